@@ -1,0 +1,1 @@
+"""Penstock: an inference engine and server for large language models."""

@@ -1,0 +1,1 @@
+"""What every layer may speak of: requests, sampling options, outputs and errors."""

@@ -1,0 +1,85 @@
+"""What crosses the boundary between whoever asks and the engine: a `Request` in, `Output`s back.
+
+All are msgspec structs, so they travel between processes as MessagePack without any pickle.
+"""
+
+from enum import Enum
+
+import msgspec
+
+from penstock.vocabulary.sampling_params import SamplingParams
+
+
+class FinishReason(str, Enum):
+    """Why a completion ended."""
+
+    STOP = "stop"  # an end-of-text token, a stop token or a stop string
+    LENGTH = "length"  # max_tokens, or the context is full
+    CANCELLED = "cancelled"  # nobody waits for it any more
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
+    """One prompt to be continued `sampling.n` times.
+
+    `priority`: lower is served earlier; equal priorities are served in order of arrival.
+    `salt` and `adapter` keep prefix-cache blocks apart: blocks are shared only where both agree.
+    """
+
+    request_id: str
+    prompt_token_ids: list[int]
+    sampling: SamplingParams
+    priority: int = 0
+    salt: str = ""
+    adapter: str = ""
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Nobody waits for these requests any more. Ids that the engine does not hold are ignored."""
+
+    request_ids: list[str]
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log probabilities at one position, of the model itself: before temperature, masks and penalties.
+
+    `rank` is 1 for the likeliest token of the vocabulary; `top` holds the likeliest, best first.
+    """
+
+    token_id: int
+    logprob: float
+    rank: int
+    top: list[tuple[int, float]]
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one step added to one completion of a request.
+
+    `logprobs` has one entry per token of `token_ids` when they were asked for. `prompt_logprobs` has
+    one per prompt token computed in this step, except the first of the prompt, which nothing predicts.
+    `num_cached` says, once per completion, how many prompt tokens the prefix cache held.
+    """
+
+    request_id: str
+    index: int = 0
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprobs] = []
+    prompt_logprobs: list[TokenLogprobs] = []
+    finish_reason: FinishReason | None = None
+    stop_token_id: int | None = None
+    num_cached: int | None = None
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine at one moment; the counters run from its start."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_blocks: int = 0
+    num_blocks_used: int = 0
+    num_steps: int = 0
+    num_prompt_tokens: int = 0
+    num_generated_tokens: int = 0
+    num_recomputed_tokens: int = 0
+    num_preemptions: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0

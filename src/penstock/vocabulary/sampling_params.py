@@ -1,0 +1,211 @@
+"""How to choose tokens: every sampling option, declared once.
+
+A field's type, default, range and help stand here and nowhere else. The HTTP schema, the command-line
+flags and docs/sampling.md are derived from these fields, and `engine/sampler.py` or
+`scheduling/sequence.py` reads each of them.
+"""
+
+import difflib
+from typing import Annotated, Any, get_type_hints
+
+import msgspec
+import msgspec.structs
+from msgspec import Meta
+
+from penstock.vocabulary.errors import InvalidRequest
+
+MAX_SAMPLES = 128
+MAX_LOGPROBS = 20
+MAX_STOP_STRINGS = 16
+MAX_STOP_LEN = 1024
+MAX_TOKEN_LIST = 4096
+
+TokenId = Annotated[int, Meta(ge=0)]
+TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_LIST)]
+StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LEN)]
+
+
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sampling options of one request. Every value is checked on construction.
+
+    Raises `InvalidRequest`, with `param` naming the field, for a value of the wrong type or out of range.
+    """
+
+    n: Annotated[
+        int,
+        Meta(ge=1, le=MAX_SAMPLES, description="How many completions to draw for the prompt."),
+    ] = 1
+    max_tokens: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Most tokens to generate; null means as many as the context still holds."),
+    ] = 16
+    min_tokens: Annotated[
+        int,
+        Meta(ge=0, description="No end-of-text or stop token may be drawn before this many."),
+    ] = 0
+    temperature: Annotated[
+        float,
+        Meta(ge=0, le=2, description="Divides the logits; 0 takes the likeliest token (greedy)."),
+    ] = 1.0
+    top_k: Annotated[
+        int,
+        Meta(ge=-1, description="Keep only the k likeliest tokens; 0 or -1 keeps all."),
+    ] = 0
+    top_p: Annotated[
+        float,
+        Meta(gt=0, le=1, description="Keep the likeliest tokens whose probabilities sum to this."),
+    ] = 1.0
+    min_p: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Keep tokens at least this likely relative to the likeliest."),
+    ] = 0.0
+    typical_p: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="Keep the tokens of most typical surprise whose probabilities sum to this "
+            "(locally typical sampling, arXiv 2202.00666).",
+        ),
+    ] = 1.0
+    repetition_penalty: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=10,
+            description="Above 1 discourages tokens seen in prompt or output (arXiv 1909.05858).",
+        ),
+    ] = 1.0
+    presence_penalty: Annotated[
+        float,
+        Meta(ge=-2, le=2, description="Subtracted from the logit of every token already output."),
+    ] = 0.0
+    frequency_penalty: Annotated[
+        float,
+        Meta(ge=-2, le=2, description="Subtracted once per time that a token was already output."),
+    ] = 0.0
+    logit_bias: Annotated[
+        dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]],
+        Meta(max_length=1024, description="Added to the logits of these token ids."),
+    ] = {}
+    allowed_token_ids: Annotated[
+        TokenIds | None,
+        Meta(description="If given, only these token ids may be drawn."),
+    ] = None
+    banned_token_ids: Annotated[
+        TokenIds,
+        Meta(description="These token ids are never drawn."),
+    ] = []
+    stop: Annotated[
+        Annotated[list[StopString], Meta(max_length=MAX_STOP_STRINGS)] | StopString | None,
+        Meta(description="Generation ends when the text contains one of these strings."),
+    ] = None
+    include_stop_str_in_output: Annotated[
+        bool,
+        Meta(description="Leave the stop string that ended the text in the text."),
+    ] = False
+    stop_token_ids: Annotated[
+        TokenIds,
+        Meta(description="Generation ends when one of these token ids is drawn."),
+    ] = []
+    ignore_eos: Annotated[
+        bool,
+        Meta(description="Go on past the model's own end-of-text tokens."),
+    ] = False
+    seed: Annotated[
+        Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None,
+        Meta(description="Same seed, prompt and options: same text, whatever else is served."),
+    ] = None
+    logprobs: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None,
+        Meta(description="Report each token's log probability, and those of this many likeliest."),
+    ] = None
+    prompt_logprobs: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None,
+        Meta(description="The same for the tokens of the prompt."),
+    ] = None
+    skip_special_tokens: Annotated[
+        bool,
+        Meta(description="Leave special tokens out of the text."),
+    ] = True
+
+    def __post_init__(self) -> None:
+        for name, type_ in _FIELD_TYPES.items():
+            value = getattr(self, name)
+            if value is not _DEFAULTS.get(name):  # most are untouched, and a check costs microseconds
+                _check(name, value, type_)
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise InvalidRequest(
+                f"min_tokens ({self.min_tokens}) is more than max_tokens ({self.max_tokens}).",
+                param="min_tokens",
+            )
+        if self.allowed_token_ids is not None and not (
+            set(self.allowed_token_ids) - set(self.banned_token_ids)
+        ):
+            raise InvalidRequest(
+                "allowed_token_ids leaves no token to draw.", param="allowed_token_ids"
+            )
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0
+
+    @property
+    def stop_strings(self) -> list[str]:
+        """`stop` as a list, whichever way it was given."""
+        if self.stop is None:
+            return []
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+
+_FIELD_TYPES = {
+    name: type_
+    for name, type_ in get_type_hints(SamplingParams, include_extras=True).items()
+    if not name.startswith("_")
+}
+
+_DEFAULTS = {
+    field.name: field.default
+    for field in msgspec.structs.fields(SamplingParams)
+    if field.default is not msgspec.NODEFAULT
+}
+
+
+def _check(name: str, value: object, type_: Any) -> None:
+    try:
+        msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"{name}: {error}", param=name) from None
+
+
+def sampling_params_from(values: dict[str, Any], *, also_known: list[str]) -> SamplingParams:
+    """Sampling options from decoded JSON. A null counts as not given; strings may key `logit_bias`.
+
+    Raises `InvalidRequest` for a field that nobody knows, naming the nearest of our fields and
+    `also_known` (what else the caller accepts).
+    """
+    known = [*_FIELD_TYPES, *also_known]
+    for name in values:
+        if name not in _FIELD_TYPES:
+            raise InvalidRequest(
+                f"Unrecognized request argument supplied: {name}.",
+                param=name,
+                remedy=nearest(name, known),
+            )
+    given = {name: value for name, value in values.items() if value is not None}
+    bias = given.get("logit_bias")
+    if isinstance(bias, dict):
+        given["logit_bias"] = {_token_id(key): value for key, value in bias.items()}
+    return SamplingParams(**given)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """'Did you mean ...?' for a misspelt name, or nothing when nothing is near."""
+    match = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {match[0]}?" if match else ""
+
+
+def _token_id(key: object) -> object:
+    return int(key) if isinstance(key, str) and key.isdecimal() else key

@@ -104,7 +104,7 @@ def test_a_sequence_that_reads_every_prompt_position_ignores_the_prefix_cache():
     simulation = Simulation.make()
     simulation.scheduler.add(sequences("A", list(range(8)), 1))
     simulation.run()
-    simulation.scheduler.add(sequences("B", list(range(8)), 1, computes_all=True))
+    simulation.scheduler.add(sequences("B", list(range(8)), 1, prompt_logprobs=0))
     simulation.run()
     assert simulation.steps[-1] == "2: B[0:8]*"
 
@@ -206,6 +206,22 @@ def test_cancelling_frees_the_blocks_before_the_next_step():
     assert simulation.scheduler.num_sequences == 0
 
 
+def test_one_completion_can_be_cancelled_and_the_others_go_on():
+    simulation = Simulation.make()
+    simulation.scheduler.add(sequences("A", 4, 3, n=2))
+    simulation.step()
+    simulation.scheduler.cancel("A", 0)
+    assert simulation.run().splitlines()[1:] == ["2: A1[0:4]*", "3: A1[4:5]*", "4: A1[5:6]*"]
+
+
+def test_completions_whose_leader_is_cancelled_compute_the_prompt_themselves():
+    simulation = Simulation.make()
+    simulation.scheduler.add(sequences("A", 12, 1, n=2))
+    simulation.step()
+    simulation.scheduler.cancel("A", 0)
+    assert simulation.run().splitlines()[1:] == ["2: A1[8:12]*"]
+
+
 def test_cancelling_an_unknown_request_is_no_error():
     Simulation.make().scheduler.cancel("nobody")
 
@@ -218,7 +234,7 @@ def test_an_end_token_finishes_a_sequence_and_the_reason_is_kept():
 
 
 def test_a_stop_token_is_named_as_the_reason():
-    [sequence] = sequences("A", 3, 10, stop_token_ids=frozenset({7}))
+    [sequence] = sequences("A", 3, 10, stop_token_ids=[7])
     trace([sequence])
     assert sequence.finish_reason is FinishReason.STOP and sequence.stop_token_id == 7
 

@@ -1,7 +1,7 @@
 """A scheduler's doings as text, so that a test can show what it expects.
 
-One line per step: `1: A[0:3]* B[0:5]` says that step 1 computes A's tokens 0 to 2 and B's 0 to 4, and
-that A's slice, marked by a star, emits a token. `-C` says that C was preempted, `B<A` that B
+One line per step: `1: A[0:3]* B[0:5]` says that step 1 computes A's tokens 0 to 2 and B's 0 to 4,
+and that A's slice, marked by a star, emits a token. `-C` says that C was preempted, `B<A` that B
 was given a copy of a block of A.
 """
 
@@ -10,23 +10,37 @@ from dataclasses import dataclass, field
 from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.sequence import Plan, Sequence
+from penstock.vocabulary.messages import Request
+from penstock.vocabulary.sampling_params import SamplingParams
 
 
 def sequences(
-    name: str, prompt: int | list[int], max_tokens: int, *, n: int = 1, priority: int = 0, **fields
+    name: str,
+    prompt: int | list[int],
+    max_tokens: int,
+    *,
+    n: int = 1,
+    priority: int = 0,
+    salt: str = "",
+    adapter: str = "",
+    end_token_ids: frozenset[int] = frozenset(),
+    **sampling,
 ) -> list[Sequence]:
     """The n sequences of one request. A prompt given as a length is made of tokens of its own."""
-    token_ids = [ord(name[0]) * 1000 + i for i in range(prompt)] if isinstance(prompt, int) else prompt
+    made_up = (
+        [ord(name[0]) * 1000 + i for i in range(prompt)] if isinstance(prompt, int) else prompt
+    )
+    request = Request(
+        request_id=name,
+        prompt_token_ids=made_up,
+        sampling=SamplingParams(n=n, max_tokens=max_tokens, **sampling),
+        priority=priority,
+        salt=salt,
+        adapter=adapter,
+    )
+    max_len = len(made_up) + max_tokens
     return [
-        Sequence(
-            request_id=name,
-            index=index,
-            token_ids=list(token_ids),
-            prompt_len=len(token_ids),
-            max_len=len(token_ids) + max_tokens,
-            priority=priority,
-            **fields,
-        )
+        Sequence(request=request, index=index, max_len=max_len, end_token_ids=end_token_ids)
         for index in range(n)
     ]
 
@@ -36,12 +50,14 @@ def check_invariants(scheduler: Scheduler) -> None:
     blocks = scheduler.blocks
     counts = [0] * blocks.num_blocks
     for sequence in scheduler.running:
-        assert sequence.block_table, f"{sequence.request_id} runs without blocks"
+        assert sequence.block_table, f"{sequence.request.request_id} runs without blocks"
         assert len(sequence.block_table) * blocks.block_size >= sequence.num_computed
         for block in sequence.block_table:
             counts[block] += 1
         writable = sequence.block_table[sequence.num_computed // blocks.block_size :]
-        assert all(blocks.ref_counts[block] == 1 for block in writable), "a shared block is writable"
+        assert all(blocks.ref_counts[block] == 1 for block in writable), (
+            "a shared block is writable"
+        )
     assert counts == blocks.ref_counts
     assert blocks.num_used == sum(count > 0 for count in counts)
     owed = sum(scheduler._num_owed_to(sequence) for sequence in scheduler.running)
@@ -112,7 +128,7 @@ class Simulation:
 
 
 def name(sequence: Sequence) -> str:
-    return sequence.request_id + (str(sequence.index) if sequence.index else "")
+    return sequence.request.request_id + (str(sequence.index) if sequence.index else "")
 
 
 def trace(*requests: list[Sequence], **settings) -> str:

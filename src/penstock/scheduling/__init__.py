@@ -1,1 +1,3 @@
-"""Which tokens to compute next, and where their keys and values live. Integers only: never a tensor."""
+"""Which tokens to compute next, and where their keys and values live. Integers only: never a
+tensor.
+"""

@@ -1,9 +1,9 @@
 """KV blocks: who holds them, which are free, and which hold a known prefix. Plain integers.
 
-A block is `block_size` consecutive token positions of one sequence. Full blocks whose content has been
-computed may be registered under a hash that stands for everything up to their last token; sequences
-that begin alike then share them. A shared block is never written: only full blocks are shared, and a
-sequence always has at least its last token left to compute, in a block of its own.
+A block is `block_size` consecutive token positions of one sequence. Full blocks whose content has
+been computed may be registered under a hash that stands for everything up to their last token;
+sequences that begin alike then share them. A shared block is never written: only full blocks are
+shared, and a sequence always has at least its last token left to compute, in a block of its own.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ def root_hash(salt: str, adapter: str) -> bytes:
 
 
 def block_hash(parent: bytes, token_ids: list[int]) -> bytes:
-    """SHA-256 over the parent's hash and this block's tokens. Collisions cannot be made on purpose."""
+    """SHA-256 over the parent's hash and this block's tokens. Nobody can make two collide."""
     return hashlib.sha256(parent + array("q", token_ids).tobytes()).digest()
 
 
@@ -73,7 +73,9 @@ class Blocks:
         self.ref_counts[block] += 1
 
     def release(self, blocks: Iterable[int]) -> None:
-        """One holder fewer for each. The last of a chain becomes evictable first: it is worth least."""
+        """One holder fewer for each. The last of a chain becomes evictable first: it is worth
+        least.
+        """
         for block in reversed(list(blocks)):
             self.ref_counts[block] -= 1
             if self.ref_counts[block] == 0:

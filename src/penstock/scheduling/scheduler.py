@@ -8,19 +8,19 @@ prompts and fusing short ones keeps the size of a step, and so its time, constan
 them room to grow: a *promise* of `promise_tokens` further tokens. Promised blocks are not handed to
 anyone else, so a sequence within its promise never lacks a block.
 
-**Preemption.** A sequence that has outgrown its promise takes what nobody was promised. When nothing
-is left, one of the sequences beyond their promise gives its blocks back and is recomputed later: the
-least important, then the one that loses the fewest computed tokens. Its next promise is twice as
-large, so the tokens emitted between two preemptions of a sequence double each time.
+**Preemption.** A sequence that has outgrown its promise takes what nobody was promised. When
+nothing is left, one of the sequences beyond their promise gives its blocks back and is recomputed
+later: the least important, then the one that loses the fewest computed tokens. Its next promise is
+twice as large, so the tokens emitted between two preemptions of a sequence double each time.
 
 **Progress.** At most one running sequence has more than one pending token (admission stops when the
-budget is used up), and `max_num_seqs < token_budget`; so every running sequence is computed in every
-step, by at least `token_budget - max_num_seqs + 1` tokens when it has that many pending. It ends
-within R = ceil(max_len / (token_budget - max_num_seqs + 1)) + max_len steps unless it is preempted.
-Preempted sequences are readmitted in the order of their preemption, before anything new; while one
-waits, nothing else is admitted, so it waits at most R steps per sequence ahead of it. Hence an
-admitted sequence computes at least one token in any max_num_seqs * R + 1 consecutive steps, whatever
-arrives. tests/scheduling/test_progress.py holds the scheduler to all of this.
+budget is used up), and `max_num_seqs < token_budget`; so every running sequence is computed in
+every step, by at least `token_budget - max_num_seqs + 1` tokens when it has that many pending. It
+ends within R = ceil(max_len / (token_budget - max_num_seqs + 1)) + max_len steps unless it is
+preempted. Preempted sequences are readmitted in the order of their preemption, before anything new;
+while one waits, nothing else is admitted, so it waits at most R steps per sequence ahead of it.
+Hence an admitted sequence computes at least one token in any max_num_seqs * R + 1 consecutive
+steps, whatever arrives. tests/scheduling/test_progress.py holds the scheduler to all of this.
 """
 
 from bisect import insort
@@ -48,7 +48,9 @@ class Scheduler:
         promise_tokens: int = PROMISE_TOKENS,
     ) -> None:
         if not 0 < max_num_seqs < token_budget:
-            raise ValueError(f"need 0 < max_num_seqs ({max_num_seqs}) < token_budget ({token_budget})")
+            raise ValueError(
+                f"need 0 < max_num_seqs ({max_num_seqs}) < token_budget ({token_budget})"
+            )
         self.blocks = blocks
         self.token_budget = token_budget
         self.max_num_seqs = max_num_seqs
@@ -75,9 +77,10 @@ class Scheduler:
         """Sequences alive, those included that wait for their leader."""
         return sum(len(sequences) for sequences in self._requests.values())
 
-    def stats(self) -> EngineStats:
-        """What the scheduler knows of the engine's state; the engine adds its own counters."""
+    def stats(self, **counters: int) -> EngineStats:
+        """What the scheduler knows of the engine's state, with the engine's own counters."""
         return EngineStats(
+            **counters,
             num_running=len(self.running),
             num_waiting=self.num_sequences - len(self.running),
             num_blocks=self.blocks.num_blocks,
@@ -91,37 +94,50 @@ class Scheduler:
     # -- coming and going ------------------------------------------------------------------------
 
     def add(self, sequences: list[Sequence]) -> None:
-        """Queue the completions of one request. They share a prompt, which the first one computes."""
+        """Queue the completions of one request. The first computes their prompt."""
         leader, *siblings = sequences
         if self.blocks.blocks_for(leader.max_len) > self.blocks.num_blocks:
-            raise ValueError(f"{leader.max_len} tokens do not fit into {self.blocks.num_blocks} blocks")
+            raise ValueError(
+                f"{leader.max_len} tokens do not fit into {self.blocks.num_blocks} blocks"
+            )
         for sequence in sequences:
             sequence.arrival = self._num_arrivals
             self._num_arrivals += 1
         for sibling in siblings:
             sibling.leader = leader
         leader.siblings = siblings
-        self._requests[leader.request_id] = list(sequences)
+        self._requests[leader.request.request_id] = list(sequences)
         self._queue(leader)
 
-    def cancel(self, request_id: str) -> None:
-        """End a request's sequences and free their blocks. An unknown id is no error."""
+    def cancel(self, request_id: str, index: int | None = None) -> None:
+        """End one completion of a request, or all, and free their blocks. An unknown id is no
+        error.
+        """
         for sequence in list(self._requests.get(request_id, ())):
-            sequence.finish_reason = FinishReason.CANCELLED
-            self._forget(sequence)
+            if index is None or sequence.index == index:
+                sequence.finish_reason = FinishReason.CANCELLED
+                self._forget(sequence)
 
     def _queue(self, sequence: Sequence) -> None:
-        insort(self.waiting, sequence, key=lambda other: (other.priority, other.arrival))
+        insort(self.waiting, sequence, key=lambda other: (other.request.priority, other.arrival))
+
+    def _queue_siblings(self, leader: Sequence) -> None:
+        """Nothing is left to wait for: the prompt is computed, or never will be by this leader."""
+        for sibling in leader.siblings:
+            if not sibling.is_finished:
+                self._queue(sibling)
+        leader.siblings = []
 
     def _forget(self, sequence: Sequence) -> None:
         for place in (self.running, self.preempted, self.waiting):
             if sequence in place:
                 place.remove(sequence)
         self._give_back(sequence)
-        siblings = self._requests[sequence.request_id]
+        self._queue_siblings(sequence)
+        siblings = self._requests[sequence.request.request_id]
         siblings.remove(sequence)
         if not siblings:
-            del self._requests[sequence.request_id]
+            del self._requests[sequence.request.request_id]
 
     # -- planning --------------------------------------------------------------------------------
 
@@ -149,7 +165,9 @@ class Scheduler:
         return count
 
     def _make_room(self) -> bool:
-        """See that every running sequence has blocks for its known tokens; True if that cost one its own."""
+        """See that every running sequence has blocks for its known tokens; True if that cost one
+        its own.
+        """
         num_before = self._num_preemptions
         for sequence in list(self.running):
             while sequence in self.running and self._lacks_block(sequence):
@@ -166,7 +184,9 @@ class Scheduler:
         return max(0, self.blocks.blocks_for(sequence.promised_len) - len(sequence.block_table))
 
     def _num_unpromised(self, sequence: Sequence) -> int:
-        """Free blocks that this sequence may take: those promised to it, and those promised to nobody."""
+        """Free blocks that this sequence may take: those promised to it, and those promised to
+        nobody.
+        """
         return self.blocks.num_free - self._num_owed + self._num_owed_to(sequence)
 
     def _take_block(self, sequence: Sequence) -> None:
@@ -177,7 +197,7 @@ class Scheduler:
     # -- admission -------------------------------------------------------------------------------
 
     def _admit(self, sequence: Sequence, copies: list[tuple[int, int]]) -> bool:
-        """Give a sequence blocks for all its known tokens and a promise, if there is room for both."""
+        """Give a sequence blocks for all its known tokens and a promise, if both fit."""
         shared = self._shareable(sequence)
         promise = self.promise_tokens << sequence.num_preemptions
         promised_len = min(len(sequence.token_ids) + promise, sequence.max_len)
@@ -198,8 +218,8 @@ class Scheduler:
         return True
 
     def _shareable(self, sequence: Sequence) -> list[int]:
-        """Computed blocks this sequence can begin with; its last token is always left to compute."""
-        if sequence.computes_all:
+        """Computed blocks to begin with; the last token is always left to compute."""
+        if sequence.reads_prompt:
             return []
         num_full = (len(sequence.token_ids) - 1) // self.blocks.block_size
         leader = self._leader(sequence)
@@ -216,11 +236,12 @@ class Scheduler:
         return leader if is_there and sequence.num_generated == 0 else None
 
     def _fork(self, sequence: Sequence, copies: list[tuple[int, int]]) -> None:
-        """Copy the leader's last prompt block, which both will write to: only one token is left to compute.
+        """Copy the leader's last prompt block, which both will write to: only one token is left to
+        compute.
 
         The copy is made when the fork is, since the fork's first write comes in this very step.
         """
-        leader = None if sequence.computes_all else self._leader(sequence)
+        leader = None if sequence.reads_prompt else self._leader(sequence)
         if leader is not None:
             last = (sequence.prompt_len - 1) // self.blocks.block_size
             copies.append((leader.block_table[last], sequence.block_table[last]))
@@ -237,7 +258,9 @@ class Scheduler:
         """The hash of a sequence's full block, and so of everything before it; computed once."""
         hashes, size = sequence.block_hashes, self.blocks.block_size
         while len(hashes) <= index:
-            parent = hashes[-1] if hashes else root_hash(sequence.salt, sequence.adapter)
+            parent = (
+                hashes[-1] if hashes else root_hash(sequence.request.salt, sequence.request.adapter)
+            )
             start = len(hashes) * size
             hashes.append(block_hash(parent, sequence.token_ids[start : start + size]))
         return hashes[index]
@@ -247,7 +270,9 @@ class Scheduler:
     def _victim(self) -> Sequence:
         """Among those beyond their promise: the least important, then the cheapest to recompute."""
         beyond = [seq for seq in self.running if len(seq.token_ids) > seq.promised_len]
-        return max(beyond, key=lambda seq: (seq.priority, -self._num_lost(seq), seq.arrival))
+        return max(
+            beyond, key=lambda seq: (seq.request.priority, -self._num_lost(seq), seq.arrival)
+        )
 
     def _num_lost(self, sequence: Sequence) -> int:
         """Computed tokens that would be gone: those in blocks which nobody else holds."""
@@ -273,7 +298,7 @@ class Scheduler:
     # -- what came out ---------------------------------------------------------------------------
 
     def commit(self, plan: Plan, emitted: list[list[int]]) -> None:
-        """Take in a computed step: `emitted[i]` are the tokens drawn after slice i, none or more."""
+        """Take in a computed step: `emitted[i]` are the tokens drawn after slice i."""
         for part, token_ids in zip(plan.slices, emitted, strict=True):
             sequence = part.sequence
             if sequence.is_finished:
@@ -284,10 +309,8 @@ class Scheduler:
                 sequence.append(token_id)
                 if sequence.is_finished:
                     break
-            if sequence.siblings and sequence.num_computed >= sequence.prompt_len:
-                for sibling in sequence.siblings:
-                    self._queue(sibling)
-                sequence.siblings = []
+            if sequence.num_computed >= sequence.prompt_len:
+                self._queue_siblings(sequence)
             if sequence.is_finished:
                 self._forget(sequence)
 

@@ -3,45 +3,45 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from penstock.vocabulary.messages import FinishReason
+from penstock.vocabulary.messages import FinishReason, Request
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Sequence:
-    """One completion in the making.
+    """One completion of a request, in the making.
 
-    There is no phase. A sequence has *pending* tokens, known but not yet computed: the whole prompt at
-    first, everything again after a preemption, and one token in each step otherwise.
+    There is no phase. A sequence has *pending* tokens, known but not yet computed: the whole prompt
+    at first, everything again after a preemption, and one token in each step otherwise.
 
-    `max_len` bounds prompt and output together. `end_token_ids` and `stop_token_ids` finish the
-    sequence, the former being the model's own; `min_tokens` is how many come before either may.
-    `computes_all` asks for every prompt token to be computed, since something is read from each.
+    `max_len` bounds prompt and output together. `end_token_ids` are the model's own end-of-text
+    tokens, none if the request ignores them. `seed` keys the randomness of all completions of the
+    request, together with `index` and the position of each token.
     """
 
-    request_id: str
-    index: int
-    token_ids: list[int]
-    prompt_len: int
+    request: Request
     max_len: int
+    index: int = 0
     end_token_ids: frozenset[int] = frozenset()
-    stop_token_ids: frozenset[int] = frozenset()
-    min_tokens: int = 0
-    priority: int = 0
-    salt: str = ""
-    adapter: str = ""
-    computes_all: bool = False
+    seed: int = 0
 
+    token_ids: list[int] = field(init=False)
+    prompt_len: int = field(init=False)
     num_computed: int = 0
     num_cached: int = 0
-    block_table: list[int] = field(default_factory=list)
-    block_hashes: list[bytes] = field(default_factory=list)
-    siblings: list["Sequence"] = field(default_factory=list)
-    leader: "Sequence | None" = None
-    arrival: int = 0
+    num_prompt_read: int = 0
     num_preemptions: int = 0
     promised_len: int = 0
+    block_table: list[int] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)
+    leader: "Sequence | None" = None
+    siblings: list["Sequence"] = field(default_factory=list)
+    arrival: int = 0
     finish_reason: FinishReason | None = None
     stop_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        self.token_ids = list(self.request.prompt_token_ids)
+        self.prompt_len = len(self.token_ids)
 
     @property
     def num_pending(self) -> int:
@@ -53,17 +53,27 @@ class Sequence:
         return len(self.token_ids) - self.prompt_len
 
     @property
+    def reads_prompt(self) -> bool:
+        """True if every prompt token must be computed, since something is read from each."""
+        return self.index == 0 and self.request.sampling.prompt_logprobs is not None
+
+    @property
+    def may_end(self) -> bool:
+        """False while the next token must not be one that ends the sequence."""
+        return self.num_generated >= self.request.sampling.min_tokens
+
+    @property
     def is_finished(self) -> bool:
         return self.finish_reason is not None
 
     def append(self, token_id: int) -> None:
         """Take in a drawn token and see whether it ends the sequence."""
+        may_end = self.may_end
         self.token_ids.append(token_id)
-        if self.num_generated > self.min_tokens and (
-            token_id in self.end_token_ids or token_id in self.stop_token_ids
-        ):
+        is_stop_token = token_id in self.request.sampling.stop_token_ids
+        if may_end and (is_stop_token or token_id in self.end_token_ids):
             self.finish_reason = FinishReason.STOP
-            self.stop_token_id = token_id if token_id in self.stop_token_ids else None
+            self.stop_token_id = token_id if is_stop_token else None
         elif len(self.token_ids) >= self.max_len:
             self.finish_reason = FinishReason.LENGTH
 

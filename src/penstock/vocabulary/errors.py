@@ -1,4 +1,5 @@
-"""Everything that can go wrong by someone's doing, so that every layer may raise it and the doors may translate it.
+"""Everything that can go wrong by someone's doing, so that every layer may raise it and the doors
+may translate it.
 
 A message says what is wrong and where; the remedy says what to do about it.
 """
@@ -46,3 +47,19 @@ class Unavailable(PenstockError):
 
 class EngineFailed(PenstockError):
     """The engine died or gave up while it held this request."""
+
+
+class ContextTooLong(InvalidRequest):
+    """Prompt and output together would be longer than the model's context."""
+
+    def __init__(self, prompt_len: int, max_tokens: int | None, max_model_len: int) -> None:
+        num_output = max_tokens or 1
+        super().__init__(
+            f"This model's maximum context length is {max_model_len} tokens, however you requested "
+            f"{prompt_len + num_output} tokens "
+            f"({prompt_len} in the prompt, {num_output} in the output).",
+            param="prompt" if prompt_len >= max_model_len else "max_tokens",
+            remedy="Shorten the prompt or ask for fewer tokens.",
+        )
+        self.prompt_len = prompt_len
+        self.max_model_len = max_model_len

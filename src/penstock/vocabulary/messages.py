@@ -3,14 +3,14 @@
 All are msgspec structs, so they travel between processes as MessagePack without any pickle.
 """
 
-from enum import Enum
+from enum import StrEnum
 
 import msgspec
 
 from penstock.vocabulary.sampling_params import SamplingParams
 
 
-class FinishReason(str, Enum):
+class FinishReason(StrEnum):
     """Why a completion ended."""
 
     STOP = "stop"  # an end-of-text token, a stop token or a stop string
@@ -33,14 +33,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     adapter: str = ""
 
 
-class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
-    """Nobody waits for these requests any more. Ids that the engine does not hold are ignored."""
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
+    """Nobody waits for this completion any more (all of the request's, if `index` is None).
 
-    request_ids: list[str]
+    An id that the engine does not hold is ignored.
+    """
+
+    request_id: str
+    index: int | None = None
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Log probabilities at one position, of the model itself: before temperature, masks and penalties.
+    """Log probabilities at one position, of the model itself: before temperature, masks and
+    penalties.
 
     `rank` is 1 for the likeliest token of the vocabulary; `top` holds the likeliest, best first.
     """
@@ -54,9 +59,9 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
 class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one step added to one completion of a request.
 
-    `logprobs` has one entry per token of `token_ids` when they were asked for. `prompt_logprobs` has
-    one per prompt token computed in this step, except the first of the prompt, which nothing predicts.
-    `num_cached` says, once per completion, how many prompt tokens the prefix cache held.
+    `logprobs` has one entry per token of `token_ids` when they were asked for. `prompt_logprobs`
+    has one per prompt token computed in this step, except the first of the prompt, which nothing
+    predicts. `num_cached` says, once per completion, how many prompt tokens the prefix cache held.
     """
 
     request_id: str

@@ -9,8 +9,9 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     """What one step added to the text of one completion (`index` below the request's n).
 
     `text` may be empty while characters are incomplete or might begin a stop string; the tokens are
-    reported all the same. `stop_reason` is the stop string or stop token id that ended the completion,
-    or None for the model's own end of text. `prompt_logprobs` and `num_cached` are as in `Output`.
+    reported all the same. `stop_reason` is the stop string or stop token id that ended the
+    completion, or None for the model's own end of text. `prompt_logprobs` and `num_cached` are as
+    in `Output`.
     """
 
     index: int

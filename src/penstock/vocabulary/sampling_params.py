@@ -1,7 +1,7 @@
 """How to choose tokens: every sampling option, declared once.
 
-A field's type, default, range and help stand here and nowhere else. The HTTP schema, the command-line
-flags and docs/sampling.md are derived from these fields, and `engine/sampler.py` or
+A field's type, default, range and help stand here and nowhere else. The HTTP schema, the
+command-line flags and docs/sampling.md are derived from these fields, and `engine/sampler.py` or
 `scheduling/sequence.py` reads each of them.
 """
 
@@ -25,12 +25,11 @@ TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_LIST)]
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LEN)]
 
 
-
-
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sampling options of one request. Every value is checked on construction.
 
-    Raises `InvalidRequest`, with `param` naming the field, for a value of the wrong type or out of range.
+    Raises `InvalidRequest`, with `param` naming the field, for a value of the wrong type or out of
+    range.
     """
 
     n: Annotated[
@@ -134,7 +133,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         for name, type_ in _FIELD_TYPES.items():
             value = getattr(self, name)
-            if value is not _DEFAULTS.get(name):  # most are untouched, and a check costs microseconds
+            if value is not _DEFAULTS.get(
+                name
+            ):  # most are untouched, and a check costs microseconds
                 _check(name, value, type_)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise InvalidRequest(

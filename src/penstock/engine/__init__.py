@@ -1,0 +1,1 @@
+"""The loop: plan, lay out, compute, sample, commit. And the ways to talk to it."""

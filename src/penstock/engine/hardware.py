@@ -1,0 +1,102 @@
+"""What this machine has: cores this process may use, memory that is free, a GPU or none."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from penstock.engine.settings import Hardware
+from penstock.vocabulary.errors import SettingsError
+
+
+def find_hardware(device: str) -> Hardware:
+    """Look at the device asked for: auto, cpu, cuda or cuda:N. Raises `SettingsError` if it is not
+    there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return Hardware(
+            device="cpu",
+            device_name=cpu_name(),
+            num_cores=num_cores(),
+            free_bytes=free_memory(),
+            has_bfloat16="avx512_bf16" in cpu_flags(),
+        )
+    if not device.startswith("cuda"):
+        raise SettingsError(
+            f"Unknown device {device!r}.", remedy="Choose auto, cpu, cuda or cuda:N."
+        )
+    return _gpu(device)
+
+
+def _gpu(device: str) -> Hardware:
+    index = device.removeprefix("cuda").removeprefix(":") or "0"
+    if not index.isdecimal() or int(index) >= torch.cuda.device_count():
+        raise SettingsError(
+            f"There is no device {device!r}: torch sees {torch.cuda.device_count()} GPUs.",
+            remedy="Use --device cpu, or install torch with CUDA and check nvidia-smi.",
+        )
+    free, _ = torch.cuda.mem_get_info(int(index))
+    return Hardware(
+        device=f"cuda:{index}",
+        device_name=torch.cuda.get_device_name(int(index)),
+        num_cores=num_cores(),
+        free_bytes=free,
+        has_bfloat16=torch.cuda.get_device_capability(int(index)) >= (8, 0),
+    )
+
+
+def num_cores() -> int:
+    """Processors this process may run on, the control group's quota included."""
+    allowed = len(os.sched_getaffinity(0))
+    quota = _first_words("/sys/fs/cgroup/cpu.max")
+    if len(quota) == 2 and quota[0].isdecimal():
+        return max(1, min(allowed, -(-int(quota[0]) // int(quota[1]))))
+    return allowed
+
+
+def free_memory() -> int:
+    """Bytes that can be allocated without swapping, the control group's limit included."""
+    free = _meminfo("MemAvailable")
+    limit, used = (
+        _first_words("/sys/fs/cgroup/memory.max"),
+        _first_words("/sys/fs/cgroup/memory.current"),
+    )
+    if limit and used and limit[0].isdecimal():
+        free = min(free, int(limit[0]) - int(used[0]))
+    return free
+
+
+def cpu_name() -> str:
+    return _cpuinfo("model name") or "unknown processor"
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets as the kernel names them."""
+    return frozenset(_cpuinfo("flags").split())
+
+
+def _cpuinfo(key: str) -> str:
+    for line in _lines("/proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""
+
+
+def _meminfo(key: str) -> int:
+    for line in _lines("/proc/meminfo"):
+        name, _, value = line.partition(":")
+        if name == key:
+            return int(value.split()[0]) * 1024
+    raise SettingsError(f"/proc/meminfo does not tell {key}.", remedy="Give --kv-cache-gib.")
+
+
+def _first_words(path: str) -> list[str]:
+    return next(iter(_lines(path)), "").split()
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text().splitlines() if file.is_file() else []

@@ -1,0 +1,38 @@
+"""Log probabilities of the model itself: before temperature, masks and penalties."""
+
+import torch
+from torch import Tensor
+
+from penstock.vocabulary.messages import TokenLogprobs
+
+
+def token_logprobs(logits: Tensor, token_ids: Tensor, num_top: list[int]) -> list[TokenLogprobs]:
+    """For each row of logits, float32 [R, V]: its token's log probability and rank, and its
+    likeliest.
+
+    `token_ids`: int64 [R]. `num_top`: how many of the likeliest each row reports.
+    """
+    if not num_top:
+        return []
+    log_probs = logits.log_softmax(1)
+    chosen = log_probs.gather(1, token_ids.unsqueeze(1))
+    ranks = (log_probs > chosen).sum(1) + 1
+    top = log_probs.topk(min(max(max(num_top), 1), logits.shape[1]), dim=1)
+    table = zip(
+        token_ids.tolist(),
+        chosen.squeeze(1).tolist(),
+        ranks.tolist(),
+        top.indices.tolist(),
+        top.values.tolist(),
+        num_top,
+        strict=True,
+    )
+    return [
+        TokenLogprobs(token_id, logprob, rank, list(zip(ids[:count], values[:count], strict=True)))
+        for token_id, logprob, rank, ids, values, count in table
+    ]
+
+
+def rows_of(logits: Tensor, rows: list[int]) -> Tensor:
+    """A copy of some rows, made before sampling changes them in place."""
+    return logits[torch.tensor(rows, device=logits.device)]

@@ -1,0 +1,142 @@
+"""The engine process: `python -m penstock.engine.process FD`, started by `AsyncLLM`.
+
+It reads messages from the inherited Unix socket, steps while there is work, and writes what came
+out. It ends when told to, and when the other side of the socket is gone.
+"""
+
+import faulthandler
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+from penstock.engine.engine import Engine
+from penstock.engine.hardware import num_cores
+from penstock.engine.loading import load_engine, prepare
+from penstock.engine.wire import (
+    LENGTH,
+    Failed,
+    FromEngine,
+    Loading,
+    Ready,
+    Start,
+    Stop,
+    ToEngine,
+    Turn,
+    decode_to_engine,
+    frame,
+)
+from penstock.vocabulary.errors import PenstockError
+from penstock.vocabulary.messages import Cancel, Request
+
+HEARTBEAT_S = 0.5
+
+log = logging.getLogger("penstock.engine")
+
+
+class Connection:
+    """The engine's end of the socket. A thread reads, so that messages queue up during a step."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._inbox: queue.SimpleQueue[ToEngine | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name="inbox", daemon=True).start()
+
+    def send(self, message: FromEngine) -> None:
+        self._socket.sendall(frame(message))
+
+    def receive(self, timeout_s: float | None) -> ToEngine | None:
+        """The next message; `Stop` once the other side is gone; None if none comes in time."""
+        try:
+            message = (
+                self._inbox.get(timeout=timeout_s) if timeout_s != 0 else self._inbox.get_nowait()
+            )
+        except queue.Empty:
+            return None
+        return Stop() if message is None else message
+
+    def _read(self) -> None:
+        with self._socket.makefile("rb") as stream:
+            while header := stream.read(LENGTH.size):
+                self._inbox.put(decode_to_engine(stream.read(*LENGTH.unpack(header))))
+        self._inbox.put(None)
+
+
+def serve(connection: Connection) -> None:
+    """Load what the first message asks for, then turn until told to stop."""
+    start = connection.receive(None)
+    if not isinstance(start, Start):
+        return
+    try:
+        engine = _load(start, connection)
+        _turn(engine, connection)
+    except (BrokenPipeError, ConnectionResetError):
+        log.info("the front process is gone; leaving")
+    except PenstockError as error:
+        connection.send(
+            Failed(kind=type(error).__name__, message=error.message, remedy=error.remedy)
+        )
+        sys.exit(1)
+    except Exception as error:
+        log.exception("the engine broke")
+        connection.send(Failed(kind=type(error).__name__, message=str(error)))
+        sys.exit(1)
+
+
+def _load(start: Start, connection: Connection) -> Engine:
+    prepared = prepare(start.settings, Path(start.model_dir), start.name)
+    torch.set_num_threads(num_cores())
+    reported = 0.0
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal reported
+        if done == total or time.monotonic() - reported > 0.1:
+            reported = time.monotonic()
+            connection.send(Loading(done=done, total=total))
+
+    engine = load_engine(prepared, on_progress)
+    connection.send(
+        Ready(
+            resolved=prepared.resolved,
+            notes=prepared.notes,
+            sampling_defaults=prepared.config.sampling_defaults,
+        )
+    )
+    return engine
+
+
+def _turn(engine: Engine, connection: Connection) -> None:
+    while True:
+        message = connection.receive(0 if engine.has_work else HEARTBEAT_S)
+        while message is not None:
+            if isinstance(message, Stop):
+                return
+            if isinstance(message, Request):
+                engine.add(message)
+            elif isinstance(message, Cancel):
+                engine.cancel(message)
+            message = connection.receive(0)
+        connection.send(Turn(outputs=engine.step(), stats=engine.stats()))
+
+
+def main() -> None:
+    """Signals are the front's business: it drains, then says stop. SIGUSR1 dumps all stacks."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    logging.basicConfig(
+        level=os.environ.get("PENSTOCK_LOG", "INFO"), format="%(name)s: %(message)s"
+    )
+    serve(Connection(socket.socket(fileno=int(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()

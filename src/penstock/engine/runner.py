@@ -1,0 +1,83 @@
+"""One rank's share of a step: decoder, KV cache and sampling."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from penstock.engine.logprobs import rows_of, token_logprobs
+from penstock.engine.sampler import sample
+from penstock.engine.sampling_rows import SamplingRows
+from penstock.engine.step_batch import StepBatch
+from penstock.models.decoder import Decoder
+from penstock.models.kv_cache import KVCache
+from penstock.scheduling.sequence import Plan, Sequence
+from penstock.vocabulary.messages import TokenLogprobs
+
+
+@dataclass(slots=True)
+class SliceResult:
+    """What came of one slice: the tokens drawn after it, and log probabilities where asked for."""
+
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+
+
+class Runner:
+    """Owns the decoder, the KV tensors and the device."""
+
+    def __init__(self, decoder: Decoder, cache: KVCache, *, block_size: int, device: torch.device):
+        self.decoder = decoder
+        self.cache = cache
+        self.block_size = block_size
+        self.device = device
+
+    @torch.inference_mode()
+    def run(self, plan: Plan) -> list[SliceResult]:
+        """Compute a plan; one result per slice, in its order."""
+        if plan.copies:
+            self.cache.copy_blocks(plan.copies)
+        batch = StepBatch.lay_out(plan, self.block_size, self.device)
+        hidden = self.decoder(batch.token_ids, batch.layout, self.cache)
+        results = [SliceResult() for _ in plan.slices]
+        if len(batch.logits_at):
+            logits = self.decoder.logits(hidden[batch.logits_at])
+            self._read_prompts(plan, batch, logits, results)
+            emitting = [
+                result for result, part in zip(results, plan.slices, strict=True) if part.emits
+            ]
+            self._draw(batch.emitting, logits[: len(emitting)], emitting)
+        return results
+
+    def _draw(self, sequences: list[Sequence], logits: Tensor, results: list[SliceResult]) -> None:
+        if not sequences:
+            return
+        rows = SamplingRows(sequences, self.device)
+        reported = [row for row, params in enumerate(rows.params) if params.logprobs is not None]
+        untouched = rows_of(logits, reported) if reported else logits
+        token_ids = sample(logits, rows)
+        for result, token_id in zip(results, token_ids.tolist(), strict=True):
+            result.token_ids.append(token_id)
+        if reported:
+            chosen = rows_of(token_ids, reported)
+            num_top = [rows.params[row].logprobs or 0 for row in reported]
+            for row, entry in zip(
+                reported, token_logprobs(untouched, chosen, num_top), strict=True
+            ):
+                results[row].logprobs.append(entry)
+
+    def _read_prompts(
+        self, plan: Plan, batch: StepBatch, logits: Tensor, results: list[SliceResult]
+    ) -> None:
+        first = len(batch.emitting)
+        for number, count in batch.prompt_reads:
+            part = plan.slices[number]
+            predicted = part.sequence.token_ids[part.start + 1 : part.start + 1 + count]
+            num_top = part.sequence.request.sampling.prompt_logprobs or 0
+            results[number].prompt_logprobs = token_logprobs(
+                logits[first : first + count],
+                torch.tensor(predicted, device=self.device),
+                [num_top] * count,
+            )
+            first += count

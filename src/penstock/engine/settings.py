@@ -1,0 +1,239 @@
+"""What a user may ask of the engine, and what becomes of it on a given machine with a given model.
+
+`resolve` is a pure function: no file is read and nothing is allocated in it. Every choice it makes
+comes with its reason, and `penstock serve` prints both.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from penstock.vocabulary.errors import SettingsError
+from penstock.vocabulary.sampling_params import nearest
+
+BLOCK_SIZE = 16
+_GIB = 2**30
+
+
+def option(default: Any, help_: str) -> Any:
+    """A field that becomes a command-line flag with this help."""
+    return field(default=default, metadata={"help": help_})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """Settings as given. None means: choose for me."""
+
+    model: str | None = option(
+        None, "Model directory or Hugging Face name. Without one, the small embedded model."
+    )
+    revision: str | None = option(None, "Branch, tag or commit, when the model is a name.")
+    weights: str = option("auto", "What to compute with: auto, float32, bfloat16 or float16.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    max_model_len: int | None = option(
+        None, "Most tokens of prompt and output together. Default: what the model was made for."
+    )
+    token_budget: int | None = option(
+        None, "Most tokens to compute in one step. Larger: more throughput; smaller: less delay."
+    )
+    max_num_seqs: int | None = option(None, "Most sequences to compute side by side.")
+    kv_cache_gib: float | None = option(
+        None, "Memory for keys and values, in GiB. Default: fitted to the machine."
+    )
+    prefix_caching: bool = option(True, "Keep computed prompts for others that begin alike.")
+    seed: int | None = option(
+        None, "Makes requests that bring no seed of their own repeatable, too."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What there is to compute with."""
+
+    device: str
+    device_name: str
+    num_cores: int
+    free_bytes: int
+    has_bfloat16: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What must be known of a model to fit it into memory."""
+
+    name: str
+    architecture: str
+    num_parameters: int
+    checkpoint_dtype: str
+    max_positions: int
+    vocab_size: int
+    kv_elements_per_token: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """Settings with nothing left open, and why each is what it is."""
+
+    model: str
+    architecture: str
+    device: str
+    device_name: str
+    weights: str
+    max_model_len: int
+    token_budget: int
+    max_num_seqs: int
+    block_size: int
+    num_blocks: int
+    block_bytes: int
+    prefix_caching: bool
+    seed: int | None
+    vocab_size: int
+    reasons: dict[str, str]
+
+    @property
+    def kv_tokens(self) -> int:
+        return self.num_blocks * self.block_size
+
+    @property
+    def kv_bytes(self) -> int:
+        return self.num_blocks * self.block_bytes
+
+
+ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> Resolved:
+    """Complete the settings. Raises `SettingsError` for what contradicts itself, model or machine.
+    """
+    reasons: dict[str, str] = {}
+    weights = _weights(settings, hardware, model, reasons)
+    element = ELEMENT_BYTES[weights]
+    max_model_len = _max_model_len(settings, model, reasons)
+    max_num_seqs, token_budget = _step_limits(settings, hardware, reasons)
+    free = hardware.free_bytes - model.num_parameters * element
+    block_bytes = model.kv_elements_per_token * element * BLOCK_SIZE
+    per_sequence = -(-max_model_len // BLOCK_SIZE)
+    wanted = -(-min(max_model_len, 1024) // BLOCK_SIZE) * max_num_seqs
+    num_blocks = _num_blocks(settings, free, block_bytes, max(wanted, per_sequence), reasons)
+    if num_blocks < per_sequence:
+        if settings.max_model_len is not None or num_blocks < 1:
+            raise SettingsError(
+                f"The KV cache holds {num_blocks * BLOCK_SIZE} tokens, fewer than one sequence of "
+                f"max_model_len {max_model_len}.",
+                remedy="Lower --max-model-len, raise --kv-cache-gib, or use --weights bfloat16.",
+            )
+        max_model_len = num_blocks * BLOCK_SIZE
+        reasons["max_model_len"] = (
+            f"as much as the KV cache holds; the model could do {model.max_positions}"
+        )
+    return Resolved(
+        model=model.name,
+        architecture=model.architecture,
+        device=hardware.device,
+        device_name=hardware.device_name,
+        weights=weights,
+        max_model_len=max_model_len,
+        token_budget=token_budget,
+        max_num_seqs=max_num_seqs,
+        block_size=BLOCK_SIZE,
+        num_blocks=num_blocks,
+        block_bytes=block_bytes,
+        prefix_caching=settings.prefix_caching,
+        seed=settings.seed,
+        vocab_size=model.vocab_size,
+        reasons=reasons,
+    )
+
+
+def _weights(
+    settings: EngineSettings, hardware: Hardware, model: ModelFacts, reasons: dict[str, str]
+) -> str:
+    if settings.weights in ELEMENT_BYTES:
+        reasons["weights"] = "as asked"
+        return settings.weights
+    if settings.weights != "auto":
+        raise SettingsError(
+            f"Unknown weights {settings.weights!r}.",
+            remedy=f"Choose one of auto, {', '.join(ELEMENT_BYTES)}.",
+        )
+    if hardware.device != "cpu":
+        halves = model.checkpoint_dtype in ("bfloat16", "float16")
+        reasons["weights"] = (
+            "the checkpoint's own" if halves else "half the size of the checkpoint's"
+        )
+        return model.checkpoint_dtype if halves else "bfloat16"
+    if model.num_parameters * 4 > hardware.free_bytes // 2:
+        reasons["weights"] = "float32 would take more than half of the free memory"
+        return "bfloat16"
+    exact = "exact, and " if model.checkpoint_dtype != "float32" else ""
+    reasons["weights"] = f"{exact}the fastest on this processor"
+    return "float32"
+
+
+def _max_model_len(settings: EngineSettings, model: ModelFacts, reasons: dict[str, str]) -> int:
+    asked = settings.max_model_len
+    if asked is None:
+        reasons["max_model_len"] = "what the model was made for"
+        return model.max_positions
+    if not 2 <= asked <= model.max_positions:
+        raise SettingsError(
+            f"max_model_len {asked} is not within 2 and the model's {model.max_positions}.",
+            remedy="Leave it out to use all that the model can do.",
+        )
+    reasons["max_model_len"] = "as asked"
+    return asked
+
+
+def _step_limits(
+    settings: EngineSettings, hardware: Hardware, reasons: dict[str, str]
+) -> tuple[int, int]:
+    """(max_num_seqs, token_budget): the budget must leave at least one token for a prompt."""
+    default_budget = 512 if hardware.device == "cpu" else 2048
+    budget = settings.token_budget or default_budget
+    reasons["token_budget"] = (
+        "as asked" if settings.token_budget else f"usual on {hardware.device.split(':')[0]}"
+    )
+    num_seqs = settings.max_num_seqs or min(256, max(1, budget // 2))
+    reasons["max_num_seqs"] = "as asked" if settings.max_num_seqs else "at most half of the budget"
+    if budget < 2 or num_seqs < 1:
+        raise SettingsError(
+            f"token_budget ({budget}) must be at least 2 and max_num_seqs ({num_seqs}) at least 1."
+        )
+    if num_seqs >= budget:
+        if settings.max_num_seqs and settings.token_budget:
+            raise SettingsError(
+                f"max_num_seqs ({num_seqs}) must be less than token_budget ({budget}).",
+                remedy="Every running sequence takes one token a step; prompts need the rest.",
+            )
+        budget = 2 * num_seqs
+        reasons["token_budget"] = "twice max_num_seqs, so that prompts find room beside it"
+    return num_seqs, budget
+
+
+def _num_blocks(
+    settings: EngineSettings, free: int, block_bytes: int, wanted: int, reasons: dict[str, str]
+) -> int:
+    if settings.kv_cache_gib is not None:
+        reasons["kv_cache"] = "as asked"
+        return int(settings.kv_cache_gib * _GIB) // block_bytes
+    if free <= 0:
+        raise SettingsError(
+            "The weights do not fit into the free memory.",
+            remedy="Use --weights bfloat16, a smaller model, or a machine with more memory.",
+        )
+    fitting = int(free * 0.5) // block_bytes
+    if fitting < wanted:
+        reasons["kv_cache"] = "half of what the weights leave free"
+        return fitting
+    reasons["kv_cache"] = (
+        "enough for max_num_seqs sequences of 1,024 tokens, or one of max_model_len"
+    )
+    return wanted
+
+
+def settings_from(values: dict[str, Any]) -> EngineSettings:
+    """Settings by name. Raises `SettingsError` for a name nobody knows, with the nearest one."""
+    known = [each.name for each in fields(EngineSettings)]
+    for name in values:
+        if name not in known:
+            raise SettingsError(f"There is no setting {name!r}.", remedy=nearest(name, known))
+    return EngineSettings(**values)

@@ -7,13 +7,19 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 from penstock.engine.checks import check_request
 from penstock.engine.engine_process import EngineProcess, failure
-from penstock.engine.settings import EngineSettings, Resolved, settings_from
+from penstock.engine.settings import (
+    EngineSettings,
+    FrontSettings,
+    OnProgress,
+    Resolved,
+    settings_from,
+)
 from penstock.engine.transcript import Transcript
 from penstock.engine.wire import Failed, FromEngine, Start, Turn
 from penstock.models.location import find_model
@@ -29,9 +35,6 @@ from penstock.vocabulary.messages import Cancel, EngineStats, Output, Request
 from penstock.vocabulary.results import Delta
 from penstock.vocabulary.sampling_params import SamplingParams
 
-MAX_WAITING = 1024
-HEARTBEAT_TIMEOUT_S = 30.0
-WATCHDOG_S = 600.0
 _LONGEST_PAUSE_S = 30.0
 
 log = logging.getLogger("penstock")
@@ -89,24 +92,19 @@ class AsyncLLM:
             async for delta in llm.submit(prompt, SamplingParams(max_tokens=60)):
                 print(delta.text, end="")
 
-    `max_waiting` bounds how many completions may wait beyond those that run; further ones are
-    refused with `Overloaded`. `heartbeat_timeout_s`: without a turn of the engine's loop for so
-    long, the engine does not count as ready; after `watchdog_s` it is killed and started again.
+    `front` says how many completions may wait and when an engine counts as stuck; all other
+    settings are those of `EngineSettings`.
     """
 
     def __init__(
         self,
         model: str | None = None,
         *,
-        max_waiting: int = MAX_WAITING,
-        heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S,
-        watchdog_s: float = WATCHDOG_S,
+        front: FrontSettings | None = None,
         **settings: Any,
     ) -> None:
         self.settings: EngineSettings = settings_from({"model": model, **settings})
-        self.max_waiting = max_waiting
-        self.heartbeat_timeout_s = heartbeat_timeout_s
-        self.watchdog_s = watchdog_s
+        self.front = front or FrontSettings()
         self.stats = EngineStats()
         self.tokenizer: Tokenizer
         self.resolved: Resolved
@@ -149,11 +147,11 @@ class AsyncLLM:
 
     @property
     def is_ready(self) -> bool:
-        return self._engine is not None and self.heartbeat_age_s < self.heartbeat_timeout_s
+        return self._engine is not None and self.heartbeat_age_s < self.front.heartbeat_timeout_s
 
     # -- life ------------------------------------------------------------------------------------
 
-    async def start(self, on_progress: Callable[[int, int], None] | None = None) -> None:
+    async def start(self, on_progress: OnProgress | None = None) -> None:
         """Find the model and start the engine. Raises `ModelError` or `SettingsError` if that
         cannot be.
         """
@@ -176,7 +174,7 @@ class AsyncLLM:
             await engine.close()
         self._fail_all("The engine was stopped.")
 
-    async def _launch(self, on_progress: Callable[[int, int], None]) -> None:
+    async def _launch(self, on_progress: OnProgress) -> None:
         engine, ready = await EngineProcess.launch(self._start_message, on_progress)
         self.resolved = replace(ready.resolved, model=self._start_message.name)
         self.notes, self.sampling_defaults = ready.notes, ready.sampling_defaults
@@ -230,8 +228,8 @@ class AsyncLLM:
                     generation._add(output)
 
     async def _watch(self, engine: EngineProcess) -> None:
-        while self.heartbeat_age_s < self.watchdog_s:
-            await asyncio.sleep(min(1.0, self.watchdog_s / 4))
+        while self.heartbeat_age_s < self.front.watchdog_s:
+            await asyncio.sleep(min(1.0, self.front.watchdog_s / 4))
         log.error("no turn of the engine's loop for %.0f s; killing it", self.heartbeat_age_s)
         engine.dump_stacks()
         await asyncio.sleep(0.5)
@@ -279,7 +277,7 @@ class AsyncLLM:
 
     def _check_room(self, num_sequences: int) -> None:
         in_flight = sum(generation.num_sequences for generation in self._generations.values())
-        room = self.resolved.max_num_seqs + self.max_waiting - in_flight
+        room = self.resolved.max_num_seqs + self.front.max_waiting - in_flight
         if num_sequences > room and self._generations:
             raise Overloaded(
                 f"{in_flight} completions are running or waiting, and no more may wait.",

@@ -7,8 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
+from penstock.engine.settings import OnProgress
 from penstock.engine.wire import (
     LENGTH,
     Failed,
@@ -25,8 +26,6 @@ from penstock.vocabulary import errors
 from penstock.vocabulary.errors import EngineFailed, PenstockError
 
 _STOP_S = 5.0
-
-OnProgress = Callable[[int, int], None]
 
 
 class EngineProcess:

@@ -69,6 +69,7 @@ def free_memory() -> int:
 
 
 def cpu_name() -> str:
+    """The processor as the kernel names it."""
     return _cpuinfo("model name") or "unknown processor"
 
 

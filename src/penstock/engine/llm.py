@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NotRequired, Required, TypedDict
 
+from penstock.engine.bars import GenerationBar, loading_bar
 from penstock.engine.checks import check_request
 from penstock.engine.loading import load_engine, prepare
-from penstock.engine.progress import GenerationBar, loading_bar
 from penstock.engine.settings import settings_from
 from penstock.engine.transcript import Transcript, empty_result
 from penstock.models.location import find_model
@@ -83,8 +83,7 @@ class LLM:
     def stream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None
     ) -> Iterator[Delta]:
-        """Continue one prompt, handing out text as it comes. Closing the iterator stops the work.
-        """
+        """Continue one prompt, handing out text as it comes. Closing the iterator stops the work."""
         [(request, _)] = self._requests(prompt, sampling_params)
         for _, delta in self._run([request]):
             yield delta
@@ -135,6 +134,7 @@ class LLM:
         ]
 
     def _request(self, prompt: Prompt, params: SamplingParams) -> tuple[Request, str | None]:
+        text: str | None
         if isinstance(prompt, str):
             token_ids, text = self.tokenizer.encode(prompt), prompt
         elif isinstance(prompt, dict) and "prompt_token_ids" in prompt:

@@ -1,6 +1,5 @@
 """From settings to an engine that can step: find, fit, load."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,12 @@ import torch
 from penstock.engine.engine import Engine
 from penstock.engine.hardware import find_hardware
 from penstock.engine.runner import Runner
-from penstock.engine.settings import EngineSettings, ModelFacts, Resolved, resolve
+from penstock.engine.settings import EngineSettings, ModelFacts, OnProgress, Resolved, resolve
 from penstock.kernels.backends import choose_ops
 from penstock.models.kv_cache import KVCache
 from penstock.models.loading import ModelConfig, load_decoder, read_config
 from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
-
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)

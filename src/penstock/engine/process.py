@@ -92,7 +92,8 @@ def serve(connection: Connection) -> None:
 
 def _load(start: Start, connection: Connection) -> Engine:
     prepared = prepare(start.settings, Path(start.model_dir), start.name)
-    torch.set_num_threads(num_cores())
+    if "OMP_NUM_THREADS" not in os.environ:  # whoever sets it knows what else runs here
+        torch.set_num_threads(num_cores())
     reported = 0.0
 
     def on_progress(done: int, total: int) -> None:

@@ -4,11 +4,15 @@
 comes with its reason, and `penstock serve` prints both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from penstock.vocabulary.errors import SettingsError
 from penstock.vocabulary.sampling_params import nearest
+
+OnProgress = Callable[[int, int], None]
+"""Told (bytes done, bytes in all) while weights are read."""
 
 BLOCK_SIZE = 16
 _GIB = 2**30
@@ -43,6 +47,27 @@ class EngineSettings:
     seed: int | None = option(
         None, "Makes requests that bring no seed of their own repeatable, too."
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontSettings:
+    """How the engine's front treats those who wait, and an engine that does not answer."""
+
+    max_waiting: int = option(
+        1024, "Most completions that may wait beyond those that run; more are told to come back."
+    )
+    heartbeat_timeout_s: float = option(
+        30.0, "Not ready after so many seconds without a turn of the engine's loop."
+    )
+    watchdog_s: float = option(
+        600.0, "Kill and restart the engine after so many seconds without a turn of its loop."
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_waiting < 0 or self.heartbeat_timeout_s <= 0 or self.watchdog_s <= 0:
+            raise SettingsError(
+                "max_waiting must not be negative, nor heartbeat_timeout_s or watchdog_s 0 or less."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +127,7 @@ ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> Resolved:
-    """Complete the settings. Raises `SettingsError` for what contradicts itself, model or machine.
-    """
+    """Complete the settings. Raises `SettingsError` for what contradicts itself, model or machine."""
     reasons: dict[str, str] = {}
     weights = _weights(settings, hardware, model, reasons)
     element = ELEMENT_BYTES[weights]

@@ -145,7 +145,7 @@ class Scheduler:
         """Choose the next step's slices, with blocks for every one of them."""
         budget = self.token_budget
         has_preempted = self._make_room()
-        slices = []
+        slices: list[Slice] = []
         for sequence in sorted(self.running, key=lambda sequence: sequence.num_pending > 1):
             budget -= self._offer(sequence, budget, slices)
         copies: list[tuple[int, int]] = []

@@ -1,7 +1,6 @@
 """A sequence: token ids, and how many of them already live in the KV cache."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from penstock.vocabulary.messages import FinishReason, Request
 
@@ -78,7 +77,8 @@ class Sequence:
             self.finish_reason = FinishReason.LENGTH
 
 
-class Slice(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Slice:
     """`count` consecutive tokens of one sequence, from `start`, to be computed in this step."""
 
     sequence: Sequence

@@ -9,12 +9,13 @@ _LONGEST_CHARACTER = 4  # bytes of UTF-8
 
 
 class Detokenizer:
-    """One completion's text. What it returns, put together, is what `Tokenizer.decode` gives for all
-    the tokens, less an incomplete character at the end.
+    """One completion's text: in sum, what `Tokenizer.decode` gives for all the tokens, less an
+    incomplete character at the end.
 
-    Each token is spelled once, and at most three bytes wait for their character to be completed, so
-    the cost per token does not depend on what came before. `prompt_token_ids` are what the completion
-    follows: its first word then keeps its leading space, and a character begun there is completed here.
+    Each token is spelled once, and at most three bytes wait for their character to be completed,
+    so the cost per token does not depend on what came before. `prompt_token_ids` are what the
+    completion follows: its first word then keeps its leading space, and a character begun there is
+    completed here.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Detokenizer:
         return self._characters.decode(spelled)
 
     def finish(self) -> str:
-        """The end of the text. An incomplete character is dropped; nothing else is ever withheld."""
+        """The end of the text: empty, since only an incomplete character is ever withheld."""
         self._characters.reset()
         return ""
 

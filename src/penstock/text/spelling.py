@@ -1,9 +1,9 @@
-"""How the tokens of a vocabulary spell bytes, read from the decoder that its tokenizer.json declares.
+"""How the tokens of a vocabulary spell bytes, by the decoder that its tokenizer.json declares.
 
 Three spellings cover the vocabularies in use: byte-level (every character of a token stands for a
-byte), metaspace with or without byte fallback ("▁" is a space, "<0x0A>" a byte), and words. In each of
-them a token adds the same bytes wherever it stands, except that the first of a text may lose its
-leading space. That makes decoding a concatenation, which a stream can do without ever looking back.
+byte), metaspace with or without byte fallback ("▁" is a space, "<0x0A>" a byte), and words. In each
+of them a token adds the same bytes wherever it stands, except that the first of a text may lose its
+leading space. Decoding is then a concatenation, which a stream can do without ever looking back.
 """
 
 import json
@@ -17,7 +17,7 @@ from tokenizers.decoders import Decoder
 from penstock.vocabulary.errors import ModelError
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_TOKEN_BY_TOKEN = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace", "WordPiece"}
+_TOKEN_BY_TOKEN = {"Replace", "ByteFallback", "Metaspace", "WordPiece"}
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,18 @@ class Spelling:
 
 
 def spelling_of(decoder: Decoder | None) -> Spelling:
-    """The spelling that `decoder` undoes. Raises `ModelError` for one that is not token by token."""
+    """The spelling that `decoder` undoes. Raises `ModelError` if it is not one token at a time."""
     if decoder is None:
         return Spelling(first=str.encode, later=lambda token: b" " + token.encode())
     steps = _flattened(json.loads(decoder.__getstate__()))
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
         return Spelling(first=_from_byte_level, later=_from_byte_level)
-    if not set(kinds) <= _TOKEN_BY_TOKEN or not all(map(_strips_at_most_one_space, steps)):
+    if not _is_token_by_token(steps):
         raise ModelError(
             f"The tokenizer's decoder ({' + '.join(kinds)}) is not supported.",
             remedy="Byte-level, metaspace, byte-fallback and WordPiece vocabularies are.",
         )
-    if "Strip" in kinds and "Fuse" not in kinds[: kinds.index("Strip")]:
-        raise ModelError("The tokenizer's decoder strips every token; this is not supported.")
     return _as_decoded(decoder, byte_fallback="ByteFallback" in kinds, strips="Strip" in kinds)
 
 
@@ -72,16 +70,22 @@ def _flattened(step: dict[str, Any]) -> list[dict[str, Any]]:
     return [inner for part in step["decoders"] for inner in _flattened(part)]
 
 
-def _strips_at_most_one_space(step: dict[str, Any]) -> bool:
-    if step["type"] != "Strip":
-        return True
-    return bool(step["content"] == " " and step["start"] <= 1 and step["stop"] == 0)
+def _is_token_by_token(steps: list[dict[str, Any]]) -> bool:
+    """Whether no step looks past one token, but for a space taken from the start of the text."""
+    kinds = [step["type"] for step in steps]
+    if kinds[-2:] == ["Fuse", "Strip"]:
+        strip = steps[-1]
+        takes_one_space = strip["content"] == " " and strip["start"] <= 1 and strip["stop"] == 0
+        return set(kinds[:-2]) <= _TOKEN_BY_TOKEN and takes_one_space
+    if kinds[-1:] == ["Fuse"]:
+        kinds.pop()
+    return set(kinds) <= _TOKEN_BY_TOKEN
 
 
 def _byte_level_alphabet() -> dict[str, int]:
     """The published byte-to-character table of byte-level vocabularies, reversed.
 
-    Printable Latin-1 characters stand for themselves; the other bytes, in order, for U+0100 onwards.
+    Printable Latin-1 characters stand for themselves, U+0100 and up for the other bytes in order.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     rest = [byte for byte in range(256) if byte not in printable]

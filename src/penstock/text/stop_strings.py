@@ -5,8 +5,8 @@ class StopStrings:
     """One completion's text, cut at the first of its stop strings to be complete.
 
     The rule is that of a reader who looks after every character: the stop string that ends earliest
-    wins, and of those that end together the longest, so that no part of it shows. How the text is cut
-    into pieces changes nothing. Every character is looked at once per stop string, whatever the text.
+    wins, and of those that end together the longest, so that no part of it shows. How the text is
+    cut into pieces changes nothing. The work is linear in the text, however near a match it comes.
     """
 
     def __init__(self, stop: list[str], *, include_in_output: bool = False) -> None:

@@ -67,7 +67,7 @@ class Tokenizer:
         return ChatTemplate(self._chat_template_source, special_tokens=self._special_tokens)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`. A rendered chat brings its special tokens: encode it without more."""
+        """Token ids of `text`. A rendered chat has its special tokens already: add none to it."""
         try:
             return self._library.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError:  # a lone surrogate, which no UTF-8 can carry
@@ -88,7 +88,7 @@ class Tokenizer:
         if at_start:
             place = next((place for place, part in enumerate(parts) if part), None)
             if place is not None:
-                parts[place] = self._spelling.first(self._library.id_to_token(shown[place]))
+                parts[place] = self._spelling.first(self._library.id_to_token(shown[place]) or "")
         return b"".join(parts)
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -133,7 +133,7 @@ def _no_tokenizer(model_dir: Path) -> ModelError:
 
 
 def _make_plain(library: tokenizers.Tokenizer, special_tokens: Iterable[str]) -> None:
-    """Neither truncate nor pad, whatever the file was saved with; named special tokens are special."""
+    """Neither truncate nor pad, whatever the file says; treat named special tokens as special."""
     library.no_truncation()
     library.no_padding()
     present = [text for text in special_tokens if library.token_to_id(text) is not None]

@@ -39,7 +39,7 @@ def named_special_tokens(model_dir: Path, config: dict[str, Any]) -> dict[str, s
 
 
 def chat_template_source(model_dir: Path, config: dict[str, Any]) -> str | None:
-    """The template's source from chat_template.jinja, tokenizer_config.json or chat_template.json."""
+    """The template in chat_template.jinja, tokenizer_config.json or chat_template.json, if any."""
     path = model_dir / "chat_template.jinja"
     if path.is_file():
         try:

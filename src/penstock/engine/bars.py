@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from penstock.engine.loading import OnProgress
+from penstock.engine.settings import OnProgress
 
 
 @contextmanager

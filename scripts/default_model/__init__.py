@@ -1,0 +1,1 @@
+"""Builds the small model that ships inside the package: corpus, tokenizer, training, evaluation."""

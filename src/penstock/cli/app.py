@@ -1,0 +1,44 @@
+"""The commands, in the order in which `penstock --help` shows them."""
+
+from typing import Annotated
+
+import typer
+
+from penstock import __version__
+from penstock.cli.chat import chat
+from penstock.cli.doctor import doctor
+from penstock.cli.flags import with_flags
+from penstock.cli.generate import generate
+from penstock.cli.serve import serve
+
+app = typer.Typer(
+    name="penstock",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (serve, generate, chat, doctor):
+    app.command()(with_flags(command))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"penstock {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def penstock(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Say which version this is."
+        ),
+    ] = False,
+) -> None:
+    """Serve large language models, on CPUs and GPUs.
+
+    Without a model, every command uses a small one that comes with the package: it completes Python
+    code, after a fashion, and needs no download. Try **penstock generate "def fibonacci(n):"**
+    """

@@ -1,0 +1,62 @@
+"""`penstock serve`: answer over HTTP."""
+
+import asyncio
+import dataclasses
+import logging
+from typing import Annotated, Any
+
+import typer
+import uvloop
+from rich.console import Console
+
+from penstock.cli.table import print_settings
+from penstock.engine.async_llm import AsyncLLM
+from penstock.engine.bars import loading_bar
+from penstock.engine.settings import EngineSettings, FrontSettings
+from penstock.server.serve import serve as serve_http
+from penstock.server.settings import ServerSettings
+
+
+def serve(
+    engine: EngineSettings,
+    front: FrontSettings,
+    server: ServerSettings,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Directory or Hugging Face name. Without one, the small embedded model."
+        ),
+    ] = None,
+) -> None:
+    """Serve a model over HTTP, with OpenAI's API under /v1.
+
+    Once it is ready, try:
+
+        curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json'
+        -d '{"prompt": "def fibonacci(n):", "max_tokens": 64, "stream": true}'
+
+    Ctrl-C or SIGTERM lets running requests finish; a second one does not.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    settings = {field.name: getattr(engine, field.name) for field in dataclasses.fields(engine)}
+    llm = AsyncLLM(**{**settings, "model": model}, front=front)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            raise typer.Exit(runner.run(_serve(llm, server)))
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+async def _serve(llm: AsyncLLM, settings: ServerSettings) -> int:
+    console = Console(stderr=True)
+    try:
+        with loading_bar() as on_progress:
+            await llm.start(on_progress)
+        print_settings(llm.resolved, llm.notes, console)
+        return await serve_http(llm, settings, on_ready=lambda url: _greet(url, console))
+    finally:
+        await llm.close()
+
+
+def _greet(url: str, console: Console) -> Any:
+    console.print(f"\nReady at [bold green]{url}[/]  (OpenAI's API under {url}/v1; Ctrl-C to stop)")

@@ -1,0 +1,44 @@
+"""What was chosen, and why: the table that a start prints."""
+
+from rich.console import Console
+from rich.table import Table
+
+from penstock.engine.settings import Resolved
+
+_MIB = 2**20
+
+
+def print_settings(resolved: Resolved, notes: list[str], console: Console) -> None:
+    """One row per setting, with its reason; below it, words on what the hardware lacks."""
+    table = Table(title="Penstock", title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("setting", style="cyan", no_wrap=True)
+    table.add_column("value", style="bold")
+    table.add_column("why", style="dim")
+    for row in _rows(resolved):
+        table.add_row(*row)
+    console.print(table)
+    for note in notes:
+        console.print(note, style="dim", highlight=False)
+
+
+def _rows(resolved: Resolved) -> list[tuple[str, str, str]]:
+    why = resolved.reasons
+    full_size = resolved.kv_tokens // resolved.max_model_len
+    holds = f"{resolved.kv_tokens:,} tokens: {full_size:,} sequences of full length"
+    caching = "computed prompts are kept for others" if resolved.prefix_caching else "as asked"
+    return [
+        ("model", resolved.model, resolved.architecture),
+        ("device", resolved.device, resolved.device_name),
+        ("weights", resolved.weights, why["weights"]),
+        ("max_model_len", f"{resolved.max_model_len:,} tokens", why["max_model_len"]),
+        ("token_budget", f"{resolved.token_budget:,} tokens a step", why["token_budget"]),
+        ("max_num_seqs", f"{resolved.max_num_seqs:,}", why["max_num_seqs"]),
+        (
+            "KV cache",
+            f"{resolved.num_blocks:,} blocks of {resolved.block_size}, "
+            f"{resolved.kv_bytes / _MIB:,.0f} MiB",
+            why["kv_cache"],
+        ),
+        ("", holds, "if all of them were that long"),
+        ("prefix_caching", "on" if resolved.prefix_caching else "off", caching),
+    ]

@@ -1,0 +1,1 @@
+"""The elementwise non-linearity of a plain MLP."""

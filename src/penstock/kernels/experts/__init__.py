@@ -1,0 +1,1 @@
+"""A mixture of gated MLPs, of which each token visits a few."""

@@ -1,0 +1,1 @@
+"""The affine map, with its weight packed as the backend likes it."""

@@ -1,0 +1,1 @@
+"""Writing this step's keys and values into the paged cache."""

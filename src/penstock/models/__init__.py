@@ -1,0 +1,1 @@
+"""Models: one decoder, a spec for each checkpoint, and a file for each family."""

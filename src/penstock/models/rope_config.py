@@ -1,0 +1,118 @@
+"""The rotary options of a config.json, in the spellings that old and new checkpoints use."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from penstock.models.hf_config import HfConfig
+from penstock.models.spec import LinearScaling, Llama3Scaling, Rope, RopeScaling, YarnScaling
+from penstock.vocabulary.errors import ModelError
+
+_ALWAYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+_OPTIONS: Mapping[str, set[str]] = {
+    "default": set(),
+    "linear": {"factor"},
+    # Beyond max_position_embeddings its frequencies would change with the length; up to there it is
+    # the default.
+    "dynamic": {"factor", "original_max_position_embeddings"},
+    "llama3": {
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    },
+    "yarn": {
+        "factor",
+        "original_max_position_embeddings",
+        "attention_factor",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+        "finetuned",
+    },
+}
+
+
+def rope(config: HfConfig, head_dim: int, *, partial: bool = False) -> Rope:
+    """The rotation a checkpoint asks for. Only a family that says `partial` may leave part of a
+    head unturned.
+    """
+    options = HfConfig(_gathered(config))
+    kind = options.value("rope_type", options.value("type", "default"))
+    if kind not in _OPTIONS:
+        raise ModelError(
+            f"config.json asks for the rope scaling {kind!r}, which is not supported.",
+            remedy=f"Supported are {', '.join(_OPTIONS)}.",
+        )
+    if unknown := sorted(set(options.values) - _ALWAYS - _OPTIONS[kind]):
+        names = ", ".join(unknown)
+        raise ModelError(f"config.json: rope scaling {kind!r} with {names} is not supported.")
+    fraction = options.number("partial_rotary_factor", 1.0)
+    if fraction != 1.0 and not partial:
+        raise ModelError(
+            f"config.json: partial_rotary_factor is {fraction}, but this architecture turns whole heads."
+        )
+    rotary_dim = int(head_dim * fraction)
+    if rotary_dim % 2:
+        raise ModelError(f"config.json: heads cannot turn by pairs in {rotary_dim} dimensions.")
+    return Rope(
+        theta=options.number("rope_theta"),
+        rotary_dim=rotary_dim,
+        scaling=_scaling(kind, options, config),
+    )
+
+
+def _gathered(config: HfConfig) -> dict[str, Any]:
+    """One mapping of all rotary options. What stands inside it wins over what stands beside it."""
+    found = config.value("rope_scaling", None) or config.value("rope_parameters", None) or {}
+    if not isinstance(found, Mapping) or any(
+        isinstance(value, Mapping) for value in found.values()
+    ):
+        raise ModelError(
+            "config.json: rope parameters that differ between layers are not supported."
+        )
+    beside = {
+        "rope_theta": config.value("rope_theta", config.value("rotary_emb_base", 10_000.0)),
+        "partial_rotary_factor": config.value(
+            "partial_rotary_factor", config.value("rotary_pct", 1.0)
+        ),
+    }
+    return {**beside, **{name: value for name, value in found.items() if value is not None}}
+
+
+def _scaling(kind: str, options: HfConfig, config: HfConfig) -> RopeScaling | None:
+    if kind in ("default", "dynamic"):
+        return None
+    if kind == "linear":
+        return LinearScaling(options.number("factor"))
+    longest = config.integer("max_position_embeddings")
+    inside = options.value("original_max_position_embeddings", longest)
+    original = int(config.value("original_max_position_embeddings", inside))
+    if kind == "llama3":
+        return Llama3Scaling(
+            factor=options.number("factor"),
+            low_freq_factor=options.number("low_freq_factor"),
+            high_freq_factor=options.number("high_freq_factor"),
+            original_positions=original,
+        )
+    factor = options.number("factor", longest / original)
+    return YarnScaling(
+        factor=factor,
+        original_positions=original,
+        attention_factor=options.number("attention_factor", _yarn_attention(factor, options)),
+        beta_fast=options.number("beta_fast", 32.0),
+        beta_slow=options.number("beta_slow", 1.0),
+        truncate=options.flag("truncate", True),
+    )
+
+
+def _yarn_attention(factor: float, options: HfConfig) -> float:
+    """How much longer contexts sharpen the scores, where the checkpoint does not say it outright."""
+
+    def growth(weight: float) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0 if factor > 1.0 else 1.0
+
+    mscale, all_dim = options.value("mscale", 0), options.value("mscale_all_dim", 0)
+    return growth(mscale) / growth(all_dim) if mscale and all_dim else growth(1.0)

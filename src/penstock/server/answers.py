@@ -1,0 +1,101 @@
+"""Answers that take a while: whole or as a stream, for as long as somebody waits for them."""
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from penstock.server.attendance import ClientDisconnected, attended
+from penstock.server.errors import http_error_from, is_foreseen
+from penstock.server.exchange import request_id_of
+from penstock.server.front import Front
+from penstock.server.generations import Generations
+
+logger = logging.getLogger(__name__)
+
+
+class WholeAnswer(Response):
+    """Sends one JSON document when all generations have ended."""
+
+    media_type = "application/json"
+
+    def __init__(
+        self,
+        front: Front,
+        generations: Generations,
+        document: Callable[[Generations], Coroutine[Any, Any, bytes]],
+    ) -> None:
+        super().__init__()
+        self._front = front
+        self._generations = generations
+        self._document = document
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._generations as generations:
+            body = await attended(self._document(generations), receive, self._front)
+        await Response(body, media_type=self.media_type)(scope, receive, send)
+
+
+class EventStream(Response):
+    """Sends server-sent events as the generations bring them.
+
+    Nothing is sent before the first event, so that a failure until then is an error status. Later
+    it is an event, after which the stream ends without what marks success.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        front: Front,
+        generations: Generations,
+        events: Callable[[Generations], AsyncGenerator[bytes]],
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        # the second keeps nginx from holding events back
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
+        self._front = front
+        self._generations = generations
+        self._events = events
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with self._generations:
+                await attended(self._pump(send), receive, self._front)
+        except ClientDisconnected:
+            raise
+        except Exception as error:
+            if not self._started:
+                raise
+            await self._send_failure(error, request_id_of(scope), send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pump(self, send: Send) -> None:
+        async with aclosing(self._events(self._generations)) as events:
+            async for event in events:
+                if not self._started:
+                    self._started = True
+                    await send(
+                        {
+                            "type": "http.response.start",
+                            "status": self.status_code,
+                            "headers": self.raw_headers,
+                        }
+                    )
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+
+    async def _send_failure(self, error: Exception, request_id: str, send: Send) -> None:
+        logger.error(
+            "request_id=%s failed while streaming: %s",
+            request_id,
+            error if is_foreseen(error) else type(error).__name__,
+            exc_info=None if is_foreseen(error) else error,
+        )
+        body = http_error_from(error, request_id).body
+        event = b"data: " + body + b"\n\n"
+        await send({"type": "http.response.body", "body": event, "more_body": True})

@@ -1,0 +1,49 @@
+"""What the server needs of the engine's front, and nothing more.
+
+`AsyncLLM` provides it; the tests provide a scripted one.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from penstock.text.tokenizer import Tokenizer
+from penstock.vocabulary.messages import EngineStats
+from penstock.vocabulary.results import Delta
+from penstock.vocabulary.sampling_params import SamplingParams
+
+
+class Generation(Protocol):
+    """One submitted prompt. Iterating raises `EngineFailed` if the engine dies meanwhile."""
+
+    @property
+    def request_id(self) -> str: ...
+    def __aiter__(self) -> AsyncIterator[Delta]: ...
+    def cancel(self) -> None: ...
+
+
+class EngineFront(Protocol):
+    """A loaded model that takes prompts."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def max_model_len(self) -> int: ...
+    @property
+    def sampling_defaults(self) -> dict[str, Any]: ...
+    @property
+    def stats(self) -> EngineStats: ...
+    @property
+    def heartbeat_age_s(self) -> float: ...
+    @property
+    def is_ready(self) -> bool: ...
+    def submit(
+        self,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        *,
+        request_id: str | None = None,
+        priority: int = 0,
+        salt: str = "",
+    ) -> Generation: ...

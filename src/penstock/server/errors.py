@@ -1,0 +1,112 @@
+"""Every failure as an HTTP answer in OpenAI's shape."""
+
+from collections.abc import Mapping
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from penstock.vocabulary.errors import (
+    ContextTooLong,
+    EngineFailed,
+    InvalidRequest,
+    Overloaded,
+    Unavailable,
+)
+
+RETRY_WHEN_UNAVAILABLE_S = 5  # about what a restart of the engine, or of the whole server, takes
+
+
+class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong, in the words of OpenAI's API."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class HttpError(Exception):
+    """An answer that is not a success: raised anywhere, sent by the outermost layer."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = ErrorDetail(message=message, type=kind, param=param, code=code)
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> bytes:
+        return msgspec.json.encode(ErrorBody(self.detail))
+
+    def response(self) -> Response:
+        return Response(self.body, self.status, self.headers, media_type="application/json")
+
+
+def http_error_from(error: Exception, request_id: str) -> HttpError:
+    """The answer that `error` deserves. What nobody foresaw says only where to look it up."""
+    match error:
+        case HttpError():
+            return error
+        case InvalidRequest():
+            code = "context_length_exceeded" if isinstance(error, ContextTooLong) else None
+            return HttpError(400, str(error), param=error.param, code=code)
+        case Overloaded():
+            return HttpError(
+                429,
+                str(error),
+                kind="requests",
+                code="rate_limit_exceeded",
+                headers={"retry-after": str(error.retry_after_s)},
+            )
+        case Unavailable():
+            return HttpError(
+                503,
+                str(error),
+                kind="server_error",
+                code="unavailable",
+                headers={"retry-after": str(RETRY_WHEN_UNAVAILABLE_S)},
+            )
+        case EngineFailed():
+            return HttpError(500, str(error), kind="server_error", code="engine_failed")
+        case _:
+            return HttpError(
+                500,
+                f"The server failed to answer. Its log tells more under request id {request_id}.",
+                kind="server_error",
+                code="internal_error",
+            )
+
+
+def is_foreseen(error: Exception) -> bool:
+    """Whether the error explains itself, so that its traceback would tell the operator nothing."""
+    return isinstance(error, HttpError | InvalidRequest | Overloaded | Unavailable | EngineFailed)
+
+
+def routing_error(method: str, path: str, error: HTTPException) -> HttpError:
+    """OpenAI's answer where no route matches a path, or the route does not know the method."""
+    if error.status_code == 404:
+        return HttpError(404, f"Unknown request URL: {method} {path}.", code="unknown_url")
+    if error.status_code == 405:
+        return HttpError(
+            405,
+            f"Not allowed to {method} on {path}.",
+            code="method_not_supported",
+            headers=error.headers,
+        )
+    return HttpError(error.status_code, str(error.detail), headers=error.headers)

@@ -1,0 +1,121 @@
+"""All that one HTTP request has asked of the engine."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from penstock.server.engine_front import Generation
+from penstock.server.front import Front
+from penstock.server.metrics import GenerationClock
+from penstock.vocabulary.errors import EngineFailed
+from penstock.vocabulary.messages import FinishReason
+from penstock.vocabulary.results import Delta
+from penstock.vocabulary.sampling_params import SamplingParams
+
+
+class Arrival(NamedTuple):
+    """A delta, and which of the request's prompts it continues."""
+
+    position: int
+    delta: Delta
+
+
+class Generations:
+    """The generations of one HTTP request. Leaving the `with` block cancels what is unfinished."""
+
+    def __init__(self, front: Front, request_id: str, *, arrived: float) -> None:
+        self._front = front
+        self._request_id = request_id
+        self._arrived = arrived
+        self._unfinished: dict[int, Generation] = {}
+        self._num_left: dict[int, int] = {}
+
+    def submit(
+        self, prompts: Sequence[list[int]], params: SamplingParams, *, priority: int, salt: str
+    ) -> Self:
+        """Hand every prompt to the engine, or none if one of them is refused."""
+        self._front.check_open()
+        try:
+            for position, token_ids in enumerate(prompts):
+                self._unfinished[position] = self._front.llm.submit(
+                    token_ids,
+                    params,
+                    request_id=f"{self._request_id}-{position}",
+                    priority=priority,
+                    salt=salt,
+                )
+                self._num_left[position] = params.n
+        except BaseException:
+            self._cancel("cancelled")
+            raise
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._cancel("error" if isinstance(error, EngineFailed) else "cancelled")
+
+    def _cancel(self, reason: str) -> None:
+        while self._unfinished:
+            position, generation = self._unfinished.popitem()
+            generation.cancel()
+            self._front.metrics.finished(reason, self._num_left[position])
+
+    async def arrivals(self) -> AsyncGenerator[Arrival]:
+        """Deltas of all prompts as they come. Close it when leaving early."""
+        if len(self._unfinished) == 1:
+            async for delta in self._deltas(0):
+                yield Arrival(0, delta)
+            return
+        queue: asyncio.Queue[Arrival | Exception | None] = asyncio.Queue()
+        tasks = [asyncio.create_task(self._forward(p, queue)) for p in list(self._unfinished)]
+        try:
+            num_left = len(tasks)
+            while num_left:
+                match await queue.get():
+                    case None:
+                        num_left -= 1
+                    case Exception() as error:
+                        raise error
+                    case arrival:
+                        yield arrival
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _forward(
+        self, position: int, queue: asyncio.Queue[Arrival | Exception | None]
+    ) -> None:
+        try:
+            async for delta in self._deltas(position):
+                queue.put_nowait(Arrival(position, delta))
+        except Exception as error:
+            queue.put_nowait(error)
+        else:
+            queue.put_nowait(None)
+
+    async def _deltas(self, position: int) -> AsyncGenerator[Delta]:
+        """One prompt's deltas, timed; ends when all its completions have."""
+        metrics = self._front.metrics
+        clock = GenerationClock(metrics, self._arrived, self._num_left[position])
+        async for delta in self._unfinished[position]:
+            clock.saw(delta)
+            if delta.finish_reason is FinishReason.CANCELLED:
+                break
+            if delta.finish_reason is not None:
+                metrics.finished(delta.finish_reason.value)
+                self._num_left[position] -= 1
+                if not self._num_left[position]:
+                    del self._unfinished[position]
+                    clock.stop()
+            yield delta
+            if not self._num_left[position]:
+                return
+        raise EngineFailed("The engine ended this request before it was complete.")

@@ -1,0 +1,173 @@
+"""Request bodies: what each endpoint takes of its own, and the sampling options beside it."""
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from penstock.server.errors import HttpError
+from penstock.server.openai.fields import IGNORED, REFUSED, drop_foreign
+from penstock.vocabulary.errors import InvalidRequest
+from penstock.vocabulary.sampling_params import MAX_LOGPROBS, SamplingParams, sampling_params_from
+
+MAX_MESSAGES = 8192
+
+
+class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to stream."""
+
+    include_usage: Annotated[
+        bool | None, Meta(description="Send the token counts in a last event.")
+    ] = None
+    include_obfuscation: Annotated[
+        bool | None, Meta(description="Accepted and ignored: events are not padded here.")
+    ] = None
+
+
+class GenerationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every endpoint that generates text takes beside the sampling options."""
+
+    model: Annotated[
+        str | None, Meta(description="The served model's name, as /v1/models tells it.")
+    ] = None
+    stream: Annotated[bool, Meta(description="Answer with server-sent events.")] = False
+    stream_options: Annotated[
+        StreamOptions | None, Meta(description="Only together with stream.")
+    ] = None
+    priority: Annotated[
+        int,
+        Meta(ge=-(2**31), le=2**31 - 1, description="Lower is served earlier."),
+    ] = 0
+    cache_salt: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=256)] | None,
+        Meta(description="Share cached prefixes only with requests of the same salt."),
+    ] = None
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+
+TokenId = Annotated[int, Meta(ge=0)]
+
+
+class CompletionBody(GenerationBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of /v1/completions, without the sampling options."""
+
+    prompt: Annotated[
+        str | list[str | TokenId | list[TokenId]],
+        Meta(description="A text, its token ids, or a list of either."),
+    ]
+    echo: Annotated[bool, Meta(description="Begin the answer with the prompt.")] = False
+    best_of: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Only the value of n, which changes nothing."),
+    ] = None
+
+
+class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One message of a conversation. What is neither null nor empty reaches the chat template."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: dict[str, Any] | None = None
+
+
+class ChatBody(GenerationBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of /v1/chat/completions, without the sampling options."""
+
+    messages: Annotated[
+        list[ChatMessage],
+        Meta(min_length=1, max_length=MAX_MESSAGES, description="The conversation so far."),
+    ]
+    max_completion_tokens: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Most tokens to generate; by default the rest of the context."),
+    ] = None
+    logprobs: Annotated[bool, Meta(description="Report each token's log probability.")] = False
+    top_logprobs: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None,
+        Meta(description="And those of this many likeliest tokens; needs logprobs."),
+    ] = None
+
+
+Body = TypeVar("Body", bound=GenerationBody)
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class _Name(str):
+    """A field's name in a body. Decoding calls for each one, which shows a repeated name."""
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`, without nulls and what has no meaning here. Raises `HttpError`."""
+    names: list[str] = []
+
+    def note(_: type, name: str) -> _Name:
+        names.append(name)
+        return _Name(name)
+
+    try:
+        values = msgspec.json.decode(raw, type=dict[_Name, Any], dec_hook=note)
+    except UnicodeDecodeError as error:
+        raise _not_json(f"it is not valid UTF-8 ({error.reason})") from None
+    except RecursionError:
+        raise _not_json("it nests too deeply") from None
+    except msgspec.DecodeError as error:
+        # a lone surrogate is reported as whatever it made of the bytes that follow
+        hint = ", perhaps at half of a surrogate pair" if _SURROGATE.search(raw) else ""
+        raise _not_json(f"{error}{hint}") from None
+    if len(names) != len(values):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise HttpError(400, f"The field {repeated} is given more than once.", param=repeated)
+    return drop_foreign({str(name): value for name, value in values.items()})
+
+
+def decode_body(
+    values: dict[str, Any], kind: type[Body], defaults: dict[str, Any]
+) -> tuple[Body, SamplingParams]:
+    """An endpoint's own fields, and the sampling options beside them: those given, else `defaults`.
+
+    Raises `InvalidRequest`, naming the field.
+    """
+    own = set(kind.__struct_fields__)
+    given = {name: value for name, value in values.items() if name not in own}
+    also_known = [*own, *IGNORED, *REFUSED]
+    params = sampling_params_from({**defaults, **given}, also_known=also_known)
+    try:
+        body = msgspec.convert({name: values[name] for name in values.keys() & own}, kind)
+    except msgspec.ValidationError as error:
+        raise _bad_field(str(error)) from None
+    if body.stream_options is not None and not body.stream:
+        raise InvalidRequest(
+            "stream_options is only allowed when stream is true.", param="stream_options"
+        )
+    if body.stream and params.prompt_logprobs is not None:
+        raise InvalidRequest(
+            "prompt_logprobs cannot be streamed.", param="prompt_logprobs", remedy="Use echo."
+        )
+    return body, params
+
+
+def _not_json(reason: str) -> HttpError:
+    return HttpError(400, f"The request body is not a JSON object: {reason}.", code="invalid_json")
+
+
+def _bad_field(message: str) -> InvalidRequest:
+    """msgspec says 'what - at `$.where`', or names the field that is missing."""
+    what, _, where = message.partition(" - at ")
+    path = where.strip("`").removeprefix("$").removeprefix(".")
+    if not path:
+        match = re.search(r"field `(\w+)`", what)
+        path = match[1] if match else ""
+    return InvalidRequest(f"{path}: {what}." if path else f"{what}.", param=path or None)

@@ -1,0 +1,223 @@
+"""Answers of /v1/completions: one document, or a stream of events."""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from penstock.server.generations import Arrival, Generations
+from penstock.server.openai.job import Job, Usage, collected
+from penstock.server.openai.logprobs import (
+    CompletionLogprobs,
+    PromptLogprob,
+    TextOffsets,
+    completion_logprobs,
+    echoed_logprobs,
+    joined,
+    prompt_logprobs,
+)
+from penstock.server.openai.prompts import Prompt
+from penstock.server.sse import DONE, EventTemplate, json_part, json_text
+from penstock.vocabulary.messages import FinishReason, TokenLogprobs
+from penstock.vocabulary.results import CompletionOutput, Delta, RequestOutput
+
+
+class CompletionJob(Job, frozen=True, kw_only=True):
+    """A job whose answer may begin with the prompt, or consist of nothing else."""
+
+    echo: bool
+    echo_only: bool
+    report_prompt_logprobs: bool
+
+    def echoed_text(self, position: int) -> str:
+        """The text before the completion; empty unless the prompt is echoed."""
+        prompt = self.prompts[position]
+        if not self.echo:
+            return ""
+        return self.tokenizer.decode(prompt.token_ids) if prompt.text is None else prompt.text
+
+    def offsets(self, position: int) -> TextOffsets:
+        """Where the tokens of a completion begin in its choice's text."""
+        return TextOffsets(
+            self.tokenizer,
+            prompt_token_ids=self.prompts[position].token_ids,
+            offset=len(self.echoed_text(position)),
+            skip_special_tokens=self.params.skip_special_tokens,
+        )
+
+
+class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """One completion. `stop_reason` is the stop string or token that ended it, if one did."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: str | None
+    stop_reason: int | str | None
+    prompt_logprobs: list[dict[int, PromptLogprob] | None] | UnsetType = UNSET
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer: the completions of the first prompt, then of the next."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage
+
+
+async def completion_document(job: CompletionJob, generations: Generations) -> bytes:
+    """The whole answer as JSON."""
+    outputs, usage = await collected(_arrivals(job, generations), job)
+    return msgspec.json.encode(
+        Completion(
+            id=job.id,
+            created=job.created,
+            model=job.model,
+            choices=[
+                _choice(job, position, output, completion)
+                for position, output in enumerate(outputs)
+                for completion in output.outputs
+            ],
+            usage=usage,
+        )
+    )
+
+
+async def completion_events(job: CompletionJob, generations: Generations) -> AsyncGenerator[bytes]:
+    """The answer as it comes: an event is a stretch of one choice's text, the last with its end."""
+    template = EventTemplate(
+        {"id": job.id, "object": "text_completion", "created": job.created, "model": job.model},
+        include_usage=job.include_usage,
+    )
+    usage = Usage.of_prompts(job.prompts)
+    streams = [_PromptStream(job, position, template) for position in range(len(job.prompts))]
+    async with aclosing(_arrivals(job, generations)) as arrivals:
+        async for position, delta in arrivals:
+            usage.add(delta)
+            for event in streams[position].of(delta):
+                yield event
+    if job.include_usage:
+        yield template.usage(usage)
+    yield DONE
+
+
+async def _arrivals(job: CompletionJob, generations: Generations) -> AsyncGenerator[Arrival]:
+    """What the engine brings, without the one token that it must draw when none is wanted."""
+    async with aclosing(generations.arrivals()) as arrivals:
+        async for position, delta in arrivals:
+            yield Arrival(position, _silenced(delta) if job.echo_only else delta)
+
+
+def _silenced(delta: Delta) -> Delta:
+    reason = None if delta.finish_reason is None else FinishReason.LENGTH
+    return msgspec.structs.replace(
+        delta, text="", token_ids=[], logprobs=[], finish_reason=reason, stop_reason=None
+    )
+
+
+def _choice(
+    job: CompletionJob, position: int, output: RequestOutput, completion: CompletionOutput
+) -> CompletionChoice:
+    logprobs = None
+    if completion.logprobs is not None:
+        num_top = job.params.logprobs or 0
+        logprobs = completion_logprobs(
+            completion.logprobs, num_top, job.tokenizer, job.offsets(position)
+        )
+        if job.echo:
+            entries = [entry for entry in output.prompt_logprobs or () if entry is not None]
+            echoed = echoed_logprobs(output.prompt_token_ids, entries, num_top, job.tokenizer)
+            logprobs = joined(echoed, logprobs)
+    return CompletionChoice(
+        index=position * job.params.n + completion.index,
+        text=job.echoed_text(position) + completion.text,
+        logprobs=logprobs,
+        finish_reason=completion.finish_reason,
+        stop_reason=completion.stop_reason,
+        prompt_logprobs=prompt_logprobs(output.prompt_logprobs, job.tokenizer)
+        if job.report_prompt_logprobs and output.prompt_logprobs is not None
+        else UNSET,
+    )
+
+
+class _PromptStream:
+    """Renders the deltas of one prompt's completions.
+
+    An echoed prompt with log probabilities comes in several steps; what follows it is held until
+    all of it is there.
+    """
+
+    def __init__(self, job: CompletionJob, position: int, template: EventTemplate) -> None:
+        self._job = job
+        self._position = position
+        self._template = template
+        self._with_logprobs = job.params.logprobs is not None
+        self._offsets = [
+            job.offsets(position) for _ in range(job.params.n if self._with_logprobs else 0)
+        ]
+        self._prompt_logprobs: list[TokenLogprobs] = []
+        self._held: list[Delta] = []
+        self._unopened = set(range(job.params.n)) if job.echo else set()
+
+    def of(self, delta: Delta) -> Iterator[bytes]:
+        if self._unopened and self._with_logprobs:
+            if delta.index == 0:
+                self._prompt_logprobs += delta.prompt_logprobs
+            self._held.append(delta)
+            if len(self._prompt_logprobs) < len(self._prompt.token_ids) - 1:
+                return
+            ready, self._held = self._held, []
+        else:
+            ready = [delta]
+        for each in ready:
+            yield from self._events(each)
+
+    @property
+    def _prompt(self) -> Prompt:
+        return self._job.prompts[self._position]
+
+    @cached_property
+    def _echoed_logprobs(self) -> CompletionLogprobs:
+        return echoed_logprobs(
+            self._prompt.token_ids,
+            self._prompt_logprobs,
+            self._job.params.logprobs or 0,
+            self._job.tokenizer,
+        )
+
+    def _events(self, delta: Delta) -> Iterator[bytes]:
+        opens = delta.index in self._unopened
+        self._unopened.discard(delta.index)
+        if not (opens or delta.text or delta.logprobs or delta.finish_reason):
+            return
+        echoed = self._job.echoed_text(self._position) if opens else ""
+        yield self._template.choice(
+            b'{"index":%d,"text":' % (self._position * self._job.params.n + delta.index),
+            json_text(echoed + delta.text),
+            b',"logprobs":',
+            self._logprobs(delta, opens=opens) if self._with_logprobs else b"null",
+            _PLAIN_END if delta.finish_reason is None else _end(delta),
+        )
+
+    def _logprobs(self, delta: Delta, *, opens: bool) -> bytes:
+        logprobs = completion_logprobs(
+            delta.logprobs,
+            self._job.params.logprobs or 0,
+            self._job.tokenizer,
+            self._offsets[delta.index],
+        )
+        return json_part(joined(self._echoed_logprobs, logprobs) if opens else logprobs)
+
+
+_PLAIN_END = b',"finish_reason":null,"stop_reason":null}'
+
+
+def _end(delta: Delta) -> bytes:
+    reason = b"null" if delta.finish_reason is None else json_part(delta.finish_reason.value)
+    return b',"finish_reason":%b,"stop_reason":%b}' % (reason, json_part(delta.stop_reason))

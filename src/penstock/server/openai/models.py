@@ -1,0 +1,51 @@
+"""GET /v1/models and /v1/models/{model}."""
+
+from typing import Literal
+
+import msgspec
+from fastapi import Request, Response
+
+from penstock.server.endpoint import Endpoint
+from penstock.server.front import Front
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """A model served here. `max_model_len` is its context, prompt and completion together."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "penstock"
+    max_model_len: int
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    """All models served here: one."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+async def list_all(front: Front, request: Request) -> Response:
+    """Lists the served models."""
+    return _json(ModelList(data=[_card(front)]))
+
+
+async def show(front: Front, request: Request) -> Response:
+    """Describes one served model."""
+    front.check_model(request.path_params["model"])
+    return _json(_card(front))
+
+
+def _card(front: Front) -> ModelCard:
+    return ModelCard(
+        id=front.model_name, created=front.started_at, max_model_len=front.llm.max_model_len
+    )
+
+
+def _json(document: msgspec.Struct) -> Response:
+    return Response(msgspec.json.encode(document), media_type="application/json")
+
+
+LIST_MODELS = Endpoint("GET", "/v1/models", list_all, answer=ModelList)
+SHOW_MODEL = Endpoint("GET", "/v1/models/{model:path}", show, answer=ModelCard)

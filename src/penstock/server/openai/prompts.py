@@ -1,0 +1,121 @@
+"""Prompts as token ids that fit the context."""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar, cast
+
+import msgspec
+
+from penstock.server.engine_front import EngineFront
+from penstock.server.openai.bodies import ChatBody, CompletionBody
+from penstock.text.tokenizer import Tokenizer
+from penstock.vocabulary.errors import ContextTooLong, InvalidRequest
+from penstock.vocabulary.sampling_params import SamplingParams
+
+# Shorter texts are tokenized in less time than handing them to a thread takes.
+MAX_CHARS_AT_ONCE = 8192
+
+T = TypeVar("T")
+
+
+class Prompt(NamedTuple):
+    """One prompt. `text` is None for a prompt that came as token ids."""
+
+    token_ids: list[int]
+    text: str | None
+
+
+async def completion_prompts(
+    body: CompletionBody, tokenizer: Tokenizer, *, max_prompts: int
+) -> list[Prompt]:
+    """The prompts of a completions request, in its order."""
+    given = _as_list(body.prompt)
+    if len(given) > max_prompts:
+        raise InvalidRequest(
+            f"The request has {len(given)} prompts; this server accepts {max_prompts} at a time.",
+            param="prompt",
+        )
+    num_chars = sum(len(prompt) for prompt in given if isinstance(prompt, str))
+
+    def encode_all() -> list[Prompt]:
+        return [
+            Prompt(tokenizer.encode(prompt) if prompt else [], prompt)
+            if isinstance(prompt, str)
+            else Prompt(_checked(prompt, tokenizer.vocab_size), None)
+            for prompt in given
+        ]
+
+    return _none_empty(await _off_loop_if_long(encode_all, num_chars), "prompt")
+
+
+async def chat_prompt(body: ChatBody, tokenizer: Tokenizer) -> Prompt:
+    """The conversation as the model's chat template writes it down."""
+    template = tokenizer.chat_template
+    if template is None:
+        raise InvalidRequest(
+            "This model has no chat template.",
+            param="messages",
+            remedy="Use /v1/completions, or serve a model that was trained to chat.",
+        )
+    messages = [msgspec.to_builtins(message) for message in body.messages]
+    for message in messages:
+        message.setdefault("content", None)
+    num_chars = sum(len(str(message["content"])) for message in messages)
+
+    def encode() -> Prompt:
+        text = template.render(messages)
+        return Prompt(tokenizer.encode(text, add_special_tokens=False), text)
+
+    return _none_empty([await _off_loop_if_long(encode, num_chars)], "messages")[0]
+
+
+def fitted(
+    params: SamplingParams, prompts: list[Prompt], llm: EngineFront, *, field: str, is_given: bool
+) -> SamplingParams:
+    """`params` with max_tokens cut to the context, unless the client gave it: then it must fit.
+
+    Raises `ContextTooLong`, blaming `field`, which the prompts came from.
+    """
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    room = llm.max_model_len - longest
+    wanted = params.max_tokens if is_given else None
+    if (wanted or 1) > room:
+        error = ContextTooLong(longest, wanted, llm.max_model_len)
+        error.param = field
+        raise error
+    return msgspec.structs.replace(params, max_tokens=min(params.max_tokens or room, room))
+
+
+def _as_list(prompt: str | list[str | int | list[int]]) -> list[str] | list[list[int]]:
+    if isinstance(prompt, str):
+        return [prompt]
+    kinds = {type(item) for item in prompt}
+    if kinds == {int}:
+        return [cast(list[int], prompt)]
+    if kinds in ({str}, {list}):
+        return cast(list[str] | list[list[int]], prompt)
+    raise InvalidRequest(
+        "prompt must be a text, a list of texts, a list of token ids or a list of such lists; "
+        + ("it is an empty list." if not kinds else "it mixes them."),
+        param="prompt",
+    )
+
+
+def _checked(token_ids: list[int], vocab_size: int) -> list[int]:
+    if token_ids and max(token_ids) >= vocab_size:
+        raise InvalidRequest(
+            f"prompt contains token id {max(token_ids)}, but the vocabulary ends at "
+            f"{vocab_size - 1}.",
+            param="prompt",
+        )
+    return token_ids
+
+
+def _none_empty(prompts: list[Prompt], field: str) -> list[Prompt]:
+    if not all(prompt.token_ids for prompt in prompts):
+        raise InvalidRequest(f"The {field} must not be empty.", param=field)
+    return prompts
+
+
+async def _off_loop_if_long(work: Callable[[], T], num_chars: int) -> T:
+    return await asyncio.to_thread(work) if num_chars > MAX_CHARS_AT_ONCE else work()

@@ -1,0 +1,133 @@
+"""Running the server until somebody tells it to stop, and then letting it finish its work."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+import uvloop
+
+from penstock.server.app import app_around
+from penstock.server.engine_front import EngineFront
+from penstock.server.front import Front
+from penstock.server.metrics import Metrics
+from penstock.server.settings import ServerSettings
+from penstock.vocabulary.errors import SettingsError
+
+logger = logging.getLogger(__name__)
+
+# Longer than the minute after which common load balancers drop an idle connection: they close
+# first, so none sends a request into a connection that we are just closing.
+KEEP_ALIVE_S = 75
+
+# What a request that was cut off gets to tell its client so.
+LAST_WORDS_S = 2
+
+
+async def serve(
+    llm: EngineFront,
+    settings: ServerSettings,
+    *,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> int:
+    """Serve `llm` until SIGTERM or SIGINT, in the main thread; the exit status.
+
+    `on_ready` is told the URL once requests are welcome. At the first signal the server drains: it
+    says that it is not ready, refuses new requests, and leaves with status 0 when the running ones
+    have finished or `drain_timeout_s` is over. At the second signal it leaves at once, with
+    status 1.
+    Raises `SettingsError` if it cannot listen.
+    """
+    front = Front(llm, settings, Metrics(lambda: llm.stats))
+    listener = _listener(settings.host, settings.port)
+    config = uvicorn.Config(
+        app_around(front),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=LAST_WORDS_S,
+    )
+    server = _DrainingServer(config, front)
+    url = _url(settings.host, listener.getsockname()[1])
+    server.on_started = lambda: on_ready(url)
+    with listener:
+        await server.serve(sockets=[listener])
+    return 1 if server.force_exit else 0
+
+
+def run_server(
+    llm: EngineFront,
+    settings: ServerSettings,
+    *,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> int:
+    """`serve`, in an event loop of its own."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(llm, settings, on_ready=on_ready))
+
+
+class _DrainingServer(uvicorn.Server):
+    """uvicorn's server, which at a signal goes on listening until its work is done.
+
+    uvicorn's own would stop listening at once, so that nobody could ask whether it is ready, and
+    would raise the signal anew at the end, so that the process could not exit with status 0.
+    """
+
+    on_started: Callable[[], None]
+
+    def __init__(self, config: uvicorn.Config, front: Front) -> None:
+        super().__init__(config)
+        self._front = front
+        self._drained_by = 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.on_started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._front.is_draining:
+            self.force_exit = self.should_exit = True
+        else:
+            self._drained_by = time.monotonic() + self._front.settings.drain_timeout_s
+            self._front.is_draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if await super().on_tick(counter):
+            return True
+        if not self._front.is_draining:
+            return False
+        if self._front.num_open and time.monotonic() >= self._drained_by:
+            logger.warning("%d requests did not finish in time", self._front.num_open)
+            self._front.cut_off()
+            return True
+        return not self._front.num_open
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}.",
+            remedy="Choose another --port, or 0 for a free one.",
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _url(host: str, port: int) -> str:
+    """Where a client on this machine finds the server."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"

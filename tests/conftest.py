@@ -1,0 +1,7 @@
+"""Settings for every test process."""
+
+import os
+
+# Test processes run side by side on few cores: two pools of threads would only get in each
+# other's way. Read by torch when it is imported, and inherited by engine processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")

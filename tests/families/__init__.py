@@ -1,0 +1,1 @@
+"""Every family against its oracle."""

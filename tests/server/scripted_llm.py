@@ -1,0 +1,216 @@
+"""An engine front that says what it is told to say, token by token, and remembers what became of it.
+
+A token is a byte: the id of "H" is 72. Special tokens follow after 255.
+"""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from penstock.engine.transcript import Transcript
+from penstock.text.tokenizer import Tokenizer
+from penstock.vocabulary.errors import EngineFailed
+from penstock.vocabulary.messages import (
+    EngineStats,
+    FinishReason,
+    Output,
+    Request,
+    TokenLogprobs,
+)
+from penstock.vocabulary.results import Delta
+from penstock.vocabulary.sampling_params import SamplingParams
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a completion says, and how. A failure or a standstill comes after that many tokens."""
+
+    text: str = "Hello!"
+    tokens_per_step: int = 1
+    delay_s: float = 0.0
+    fails_after: int | None = None
+    hangs_after: int | None = None
+    num_cached: int = 0
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What the server has asked for."""
+
+    request: Request
+
+    @property
+    def prompt(self) -> str:
+        return bytes(self.request.prompt_token_ids).decode()
+
+    @property
+    def params(self) -> SamplingParams:
+        return self.request.sampling
+
+
+class ScriptedLLM:
+    """Stands where `AsyncLLM` stands. `refusal` is raised by the next submissions."""
+
+    def __init__(
+        self,
+        script: Script | Callable[[Request], Script] | None = None,
+        *,
+        max_model_len: int = 1000,
+        sampling_defaults: dict[str, Any] | None = None,
+        chat_template: str | None = CHAT_TEMPLATE,
+    ) -> None:
+        self.script = script or Script()
+        self.tokenizer = byte_tokenizer(chat_template)
+        self.model_name = "scripted"
+        self.max_model_len = max_model_len
+        self.sampling_defaults = sampling_defaults or {}
+        self.stats = EngineStats()
+        self.heartbeat_age_s = 0.1
+        self.is_ready = True
+        self.refusal: Exception | None = None
+        self.num_until_refusal = 0
+        self.submissions: list[Submission] = []
+        self.cancelled: list[str] = []
+        self.in_flight: set[str] = set()
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self.in_flight)
+
+    def submit(
+        self,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        *,
+        request_id: str | None = None,
+        priority: int = 0,
+        salt: str = "",
+    ) -> "ScriptedGeneration":
+        if self.refusal is not None:
+            if not self.num_until_refusal:
+                raise self.refusal
+            self.num_until_refusal -= 1
+        request = Request(
+            request_id=request_id or f"scripted-{len(self.submissions)}",
+            prompt_token_ids=prompt_token_ids,
+            sampling=params,
+            priority=priority,
+            salt=salt,
+        )
+        self.submissions.append(Submission(request))
+        self.in_flight.add(request.request_id)
+        script = self.script(request) if callable(self.script) else self.script
+        return ScriptedGeneration(request, script, self)
+
+    @property
+    def last(self) -> Submission:
+        return self.submissions[-1]
+
+
+class ScriptedGeneration:
+    """One submitted prompt."""
+
+    def __init__(self, request: Request, script: Script, owner: ScriptedLLM) -> None:
+        self.request_id = request.request_id
+        self._request = request
+        self._script = script
+        self._owner = owner
+        self._cancelled = asyncio.Event()
+
+    def cancel(self) -> None:
+        if self.request_id in self._owner.in_flight:
+            self._owner.in_flight.remove(self.request_id)
+            self._owner.cancelled.append(self.request_id)
+        self._cancelled.set()
+
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        transcript = Transcript(self._request, self._owner.tokenizer)
+        for number, output in enumerate(self._outputs()):
+            await self._wait(self._script.hangs_after == number)
+            if self._script.fails_after == number:
+                raise EngineFailed("The engine process died while it worked on this request.")
+            if self._cancelled.is_set():
+                return
+            delta = transcript.add(output)
+            if transcript.has_ended:
+                self._owner.in_flight.discard(self.request_id)
+            if delta is not None:
+                yield delta
+
+    async def _wait(self, forever: bool) -> None:
+        if forever:
+            await self._cancelled.wait()
+        elif self._script.delay_s:
+            await asyncio.sleep(self._script.delay_s)
+
+    def _outputs(self) -> list[Output]:
+        return [*self._prompt_outputs(), *self._completion_outputs()]
+
+    def _prompt_outputs(self) -> list[Output]:
+        """The prompt's log probabilities come in two steps, as those of a long prompt do."""
+        num_top = self._request.sampling.prompt_logprobs
+        if num_top is None:
+            return []
+        entries = [scripted_logprobs(id_, num_top) for id_ in self._request.prompt_token_ids[1:]]
+        half = len(entries) // 2
+        return [self._output(prompt_logprobs=part) for part in (entries[:half], entries[half:])]
+
+    def _completion_outputs(self) -> list[Output]:
+        params, step = self._request.sampling, self._script.tokens_per_step
+        said = self._owner.tokenizer.encode(self._script.text)
+        token_ids = said[: params.max_tokens]
+        reason = FinishReason.STOP if len(said) == len(token_ids) else FinishReason.LENGTH
+        outputs = []
+        for start in range(0, len(token_ids), step):
+            ids = token_ids[start : start + step]
+            output = self._output(
+                token_ids=ids,
+                logprobs=[]
+                if params.logprobs is None
+                else [scripted_logprobs(id_, params.logprobs) for id_ in ids],
+                finish_reason=reason if start + step >= len(token_ids) else None,
+                num_cached=None if start else self._script.num_cached,
+            )
+            outputs += [
+                msgspec.structs.replace(output, index=index) for index in range(params.n)
+            ]
+        return outputs
+
+    def _output(self, **fields: Any) -> Output:
+        return Output(request_id=self.request_id, **fields)
+
+
+def scripted_logprobs(token_id: int, num_top: int) -> TokenLogprobs:
+    """The token itself is likeliest, its successors follow."""
+    top = [(token_id + rank, -0.5 - rank) for rank in range(num_top)]
+    return TokenLogprobs(token_id, -0.5, 1, top)
+
+
+@functools.cache
+def byte_tokenizer(chat_template: str | None) -> Tokenizer:
+    """The real tokenizer over a vocabulary of 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in printable]
+    spelling = {byte: chr(byte) for byte in printable}
+    spelling |= {byte: chr(256 + place) for place, byte in enumerate(hidden)}
+    vocab = {spelling[byte]: byte for byte in range(256)}
+    library = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    library.decoder = decoders.ByteLevel()
+    library.add_special_tokens(["<|end|>"])
+    return Tokenizer(
+        library,
+        special_tokens={"eos_token": "<|end|>"},
+        chat_template_source=chat_template,
+    )

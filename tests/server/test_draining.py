@@ -1,0 +1,120 @@
+"""Told to stop, a server finishes what it has begun. These send real signals."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from penstock.server.serve import run_server
+from penstock.server.settings import ServerSettings
+from penstock.vocabulary.errors import SettingsError
+from tests.server.scripted_llm import ScriptedLLM
+from tests.server.serving import events, listening
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def victim(*, delay_s, drain_timeout_s):
+    """A process and its URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.server.drain_victim", str(delay_s), str(drain_timeout_s)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+class Streaming:
+    """A client in the background, reading one stream to its end."""
+
+    def __init__(self, url):
+        self.has_begun = threading.Event()
+        self.body = ""
+        self._thread = threading.Thread(target=self._read, args=(url,))
+        self._thread.start()
+        assert self.has_begun.wait(10)
+
+    def _read(self, url):
+        body = {"prompt": "a", "stream": True}
+        with (
+            contextlib.suppress(httpx.RemoteProtocolError),
+            httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=20) as response,
+        ):
+            for text in response.iter_text():
+                self.body += text
+                self.has_begun.set()
+
+    def ended(self):
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return events(self.body)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_running_requests_finish_and_new_ones_are_refused(signal_number):
+    with victim(delay_s=0.1, drain_timeout_s=20) as (process, url):
+        assert httpx.get(f"{url}/health/ready").status_code == 200
+        stream = Streaming(url)
+        process.send_signal(signal_number)
+        time.sleep(0.3)
+        ready = httpx.get(f"{url}/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+        assert httpx.get(f"{url}/health/live").status_code == 200
+        refused = httpx.post(f"{url}/v1/completions", json={"prompt": "a"})
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json()["error"]["message"] == "The server is shutting down."
+        chunks = stream.ended()
+        assert process.wait(5) == 0
+        assert process.stderr.read() == ""
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks[:-1]) == "Hello, world"
+    assert chunks[-1] == "[DONE]"
+
+
+def test_requests_that_take_too_long_are_told_and_the_status_is_still_zero():
+    with victim(delay_s=0.5, drain_timeout_s=0.2) as (process, url):
+        stream = Streaming(url)
+        process.terminate()
+        *_, error = stream.ended()
+        assert process.wait(5) == 0
+    assert error["error"]["code"] == "unavailable"
+
+
+def test_a_second_signal_ends_it_at_once():
+    with victim(delay_s=0.5, drain_timeout_s=60) as (process, url):
+        stream = Streaming(url)
+        process.terminate()
+        time.sleep(0.2)
+        signalled = time.monotonic()
+        process.terminate()
+        assert process.wait(5) == 1
+        assert time.monotonic() - signalled < 2
+        assert stream.ended()[-1] != "[DONE]"
+
+
+def test_an_idle_server_leaves_at_once():
+    with victim(delay_s=0, drain_timeout_s=60) as (process, _):
+        process.terminate()
+        assert process.wait(5) == 0
+
+
+def test_a_port_in_use_is_a_clear_error():
+    with listening(ScriptedLLM()) as url:
+        port = int(url.rpartition(":")[2])
+        with pytest.raises(SettingsError, match=f"Cannot listen on 127.0.0.1:{port}"):
+            run_server(ScriptedLLM(), ServerSettings(port=port))

@@ -114,6 +114,7 @@ def train(options: argparse.Namespace, corpus: Corpus, console: Console) -> None
         shape=shape,
         streams=training_streams(corpus, tokenizer, plan.seed),
         checkpoint=options.run_dir / "checkpoint.pt",
+        threads=options.threads,
         compiled=options.compile,
     )
     if options.resume:

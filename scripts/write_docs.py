@@ -45,11 +45,23 @@ def sampling_page() -> str:
 
 def commands_page() -> str:
     """docs/commands.md: every command with its arguments and flags."""
-    lines = ["# Commands", "", "Written by `python -m scripts.write_docs` from the commands themselves."]
+    lines = [
+        "# Commands",
+        "",
+        "Written by `python -m scripts.write_docs` from the commands themselves.",
+    ]
     group: Any = typer.main.get_command(app)
     for name, command in group.commands.items():
         summary = " ".join(command.help.split("\n\n")[0].split())
-        lines += ["", f"## penstock {name}", "", summary, "", "| flag | default | meaning |", "|---|---|---|"]
+        lines += [
+            "",
+            f"## penstock {name}",
+            "",
+            summary,
+            "",
+            "| flag | default | meaning |",
+            "|---|---|---|",
+        ]
         for parameter in command.params:
             if parameter.name == "help":
                 continue

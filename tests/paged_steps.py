@@ -1,4 +1,4 @@
-"""A scheduler and engine in forty lines, for tests that need a decoder to step over chosen slices."""
+"""The smallest of engines, for tests that step a decoder over slices of their choice."""
 
 from dataclasses import dataclass, field
 
@@ -81,7 +81,7 @@ def logits_of(
     block_size: int = 4,
     dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
-    """Logits [len(prompt), vocab] of each prompt, computed together, `chunk` tokens of each a step."""
+    """Logits [len(prompt), vocab] of each prompt, all computed together, `chunk` tokens a step."""
     rows, num_blocks = scattered_rows(prompts, block_size)
     cache = KVCache(decoder.spec, num_blocks, block_size, dtype, torch.device("cpu"))
     while pending := [row for row in rows if row.num_computed < len(row.token_ids)]:

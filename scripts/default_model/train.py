@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from default_model.data import Rows, Streams
 from default_model.llama import Llama, Shape
 from default_model.muon import Muon
 
-TOKENS_PER_PASS = 2048  # one forward and backward; more falls out of the caches
+TOKENS_PER_PASS = 1024  # one forward and backward; more falls out of the caches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,8 @@ class Plan:
     short_len: int = 512
     long_len: int = 2048
     warmup: int = 30
-    muon_lr: float = 0.02
-    adam_lr: float = 0.004
+    muon_lr: float = 0.01
+    adam_lr: float = 0.012
     weight_decay: float = 0.1
     seed: int = 0
 
@@ -62,6 +64,7 @@ class Trainer:
     shape: Shape
     streams: Streams
     checkpoint: Path
+    threads: int = 2
     compiled: bool = False
     progress: Progress = field(default_factory=Progress)
 
@@ -76,6 +79,9 @@ class Trainer:
             "muon": Muon(matrices, lr=plan.muon_lr, weight_decay=plan.weight_decay),
             "adam": torch.optim.AdamW(others, lr=plan.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
         }
+        # Each pass runs on one thread of its own: threads that share an operation wait for the
+        # slower one after every operation, and on a busy machine there always is a slower one.
+        self.pool = ThreadPoolExecutor(self.threads, "pass", torch.set_num_threads, (1,))
         self.loss = torch.compile(self.model, dynamic=False) if self.compiled else self.model
         self.rows = {
             length: Rows(self.streams, length, plan.seed)
@@ -105,15 +111,24 @@ class Trainer:
         length = plan.long_len if is_long else plan.short_len
         count = plan.tokens_per_step // length
         first = (step - plan.long_from if is_long else step) * count
-        total = 0.0
-        rows_per_pass = TOKENS_PER_PASS // length
-        for place in range(first, first + count, rows_per_pass):
-            rows = self.rows[length].take(place, rows_per_pass)
-            loss = self.loss(rows[:, :-1], rows[:, 1:]) / plan.tokens_per_step
-            loss.backward()
-            total += loss.item()
+        rows_per_pass = max(1, TOKENS_PER_PASS // length)
+        rows = (
+            self.rows[length]
+            .take(first, count)
+            .split_with_sizes([rows_per_pass] * (count // rows_per_pass))
+        )
+        losses = []
+        for loss, gradients in self.pool.map(self.gradients, rows):
+            losses.append(loss)
+            for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         self.update(plan.lr_scale(step))
-        return total
+        return sum(losses)
+
+    def gradients(self, rows: Tensor) -> tuple[float, tuple[Tensor, ...]]:
+        """This pass's share of the step's loss, and what it asks of each parameter."""
+        loss = self.loss(rows[:, :-1], rows[:, 1:]) / self.plan.tokens_per_step
+        return loss.item(), torch.autograd.grad(loss, list(self.model.parameters()))
 
     def update(self, lr_scale: float) -> None:
         """Let both optimizers act on the gathered gradients."""

@@ -77,7 +77,9 @@ def test_prompt_logprobs_are_handed_out_once_even_if_the_sequence_is_preempted(m
 def test_logprobs_are_the_models_own_whatever_the_sampling_options(model_dir):
     plain = run(make_engine(model_dir), {"r": (PROMPT, greedy(logprobs=0, max_tokens=1))})
     [expected] = plain["r"][0][0].logprobs
-    bent = greedy(logprobs=0, max_tokens=1, temperature=0.5, top_k=1, logit_bias={expected.token_id: 50})
+    bent = greedy(
+        logprobs=0, max_tokens=1, temperature=0.5, top_k=1, logit_bias={expected.token_id: 50}
+    )
     [entry] = run(make_engine(model_dir), {"r": (PROMPT, bent)})["r"][0][0].logprobs
     assert entry.token_id == expected.token_id
     assert entry.logprob == pytest.approx(expected.logprob)

@@ -13,7 +13,9 @@ from tests.engine.tiny_engine import continuation, make_engine, run, tokens
 from tests.tiny_models import TINY_FAMILIES, make_tiny_checkpoint
 
 PROMPT = [random.Random(1).randrange(3, 100) for _ in range(45)]
-OTHERS = [[random.Random(length).randrange(3, 100) for _ in range(length)] for length in (1, 17, 60)]
+OTHERS = [
+    [random.Random(length).randrange(3, 100) for _ in range(length)] for length in (1, 17, 60)
+]
 GREEDY = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
 DRAWN = SamplingParams(temperature=1, top_p=0.95, max_tokens=20, ignore_eos=True, seed=7)
 
@@ -80,7 +82,9 @@ def test_several_completions_equal_as_many_requests_with_that_index(model_dir):
     several = SamplingParams(n=3, seed=5, max_tokens=12, ignore_eos=True)
     cold = make_engine(model_dir, prefix_caching=False)
     shared = run(cold, {"r": (PROMPT, several)})["r"]
-    together = run(make_engine(model_dir, token_budget=10, max_num_seqs=2), {"r": (PROMPT, several)})
+    together = run(
+        make_engine(model_dir, token_budget=10, max_num_seqs=2), {"r": (PROMPT, several)}
+    )
     assert {i: tokens(outputs) for i, outputs in shared.items()} == {
         i: tokens(outputs) for i, outputs in together["r"].items()
     }

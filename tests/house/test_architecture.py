@@ -59,7 +59,9 @@ def test_modules_import_only_downwards():
     assert not upward
 
 
-@pytest.mark.parametrize("module", ["server.serve", "engine.async_llm", "cli.app", "scheduling.scheduler"])
+@pytest.mark.parametrize(
+    "module", ["server.serve", "engine.async_llm", "cli.app", "scheduling.scheduler"]
+)
 def test_the_front_process_never_imports_torch(module):
     code = f"import sys, penstock.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -109,4 +111,8 @@ def test_every_public_name_says_what_it_means():
         and ast.get_docstring(node) is None
     ]
     assert not silent
-    assert not [path for path in modules() if path.read_text().strip() and ast.get_docstring(ast.parse(path.read_text())) is None]
+    assert not [
+        path
+        for path in modules()
+        if path.read_text().strip() and ast.get_docstring(ast.parse(path.read_text())) is None
+    ]

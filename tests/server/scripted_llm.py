@@ -1,4 +1,4 @@
-"""An engine front that says what it is told to say, token by token, and remembers what became of it.
+"""An engine front that says what it is told to, token by token, and remembers what came of it.
 
 A token is a byte: the id of "H" is 72. Special tokens follow after 255.
 """
@@ -182,9 +182,7 @@ class ScriptedGeneration:
                 finish_reason=reason if start + step >= len(token_ids) else None,
                 num_cached=None if start else self._script.num_cached,
             )
-            outputs += [
-                msgspec.structs.replace(output, index=index) for index in range(params.n)
-            ]
+            outputs += [msgspec.structs.replace(output, index=index) for index in range(params.n)]
         return outputs
 
     def _output(self, **fields: Any) -> Output:

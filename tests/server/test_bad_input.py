@@ -78,6 +78,7 @@ async def test_a_field_given_twice_is_refused(client):
         (COMPLETIONS, {"prompt": "a", "messages": HELLO}, "messages."),
         (CHAT, {"messages": HELLO, "metdata": {}}, "metdata. Did you mean metadata?"),
         (CHAT, {"messages": HELLO, "max_completion_token": 1}, "mean max_completion_tokens?"),
+        (CHAT, {"messages": HELLO, "temprature": None}, "temprature. Did you mean temperature?"),
         (CHAT, {"messages": HELLO, "": 1}, "Unrecognized request argument supplied: ."),
     ],
 )
@@ -260,7 +261,9 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from([*ChatMessage.__struct_fields__, "type", "text", "1"]), inner, max_size=4
+            st.sampled_from([*ChatMessage.__struct_fields__, "type", "text", "1"]),
+            inner,
+            max_size=4,
         )
     ),
     max_leaves=6,

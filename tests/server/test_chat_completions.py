@@ -67,9 +67,7 @@ async def test_a_streamed_answer_tells_the_role_then_the_text_then_the_end():
 
 
 async def test_every_choice_is_streamed_under_its_index():
-    chunks = await streamed(
-        ScriptedLLM(Script("Hi")), n=3, stream_options={"include_usage": True}
-    )
+    chunks = await streamed(ScriptedLLM(Script("Hi")), n=3, stream_options={"include_usage": True})
     texts = {0: "", 1: "", 2: ""}
     for chunk in chunks[:-2]:
         (choice,) = chunk["choices"]

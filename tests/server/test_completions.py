@@ -64,7 +64,9 @@ async def test_a_streamed_answer_has_this_shape():
 
 async def test_usage_comes_in_an_event_of_its_own_and_is_null_in_the_others():
     chunks = await streamed(
-        ScriptedLLM(Script("Hi", num_cached=1)), prompt="abc", stream_options={"include_usage": True}
+        ScriptedLLM(Script("Hi", num_cached=1)),
+        prompt="abc",
+        stream_options={"include_usage": True},
     )
     assert [chunk["usage"] for chunk in chunks[:2]] == [None, None]
     assert chunks[2]["choices"] == []

@@ -9,11 +9,14 @@ from tests.server.scripted_llm import Script, ScriptedLLM
 from tests.server.serving import listening
 
 
+@pytest.fixture(scope="module")
+def base_url():
+    with listening(ScriptedLLM(Script("\n    return 1 if n < 2 else 0", num_cached=4))) as url:
+        yield url
+
+
 class TestScripted(OpenAIContract):
-    @pytest.fixture(scope="class")
-    def base_url(self):
-        with listening(ScriptedLLM(Script("\n    return 1 if n < 2 else 0", num_cached=4))) as url:
-            yield url
+    """The whole contract, over a scripted engine."""
 
 
 def client_at(url, **options):

@@ -91,9 +91,9 @@ def _files(model_dir: Path) -> Mapping[Path, set[str]]:
         return _shards(model_dir)
     if pickled := sorted(path.name for kind in _PICKLED for path in model_dir.glob(kind)):
         raise ModelError(
-            f"{model_dir} has pickled weights only ({', '.join(pickled[:3])}). A pickle can run any code, "
-            "so it is never opened.",
-            remedy="Convert the weights to safetensors, or use a revision of the model that has them.",
+            f"{model_dir} has pickled weights only ({', '.join(pickled[:3])}). "
+            "A pickle can run any code, so it is never opened.",
+            remedy="Convert them to safetensors, or use a revision of the model that has those.",
         )
     raise ModelError(
         f"{model_dir} has no weights: neither {SINGLE} nor {INDEX} is there.",

@@ -57,7 +57,7 @@ class Decoder:
         return self.final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The scores of every token of the vocabulary after hidden [R, hidden]: [R, vocab] float32."""
+        """The score of each token of the vocabulary after hidden [R, hidden]: [R, V] float32."""
         return self.ops.linear(self.project_out(hidden), self.head).float()
 
 
@@ -65,6 +65,7 @@ def _shape(spec: DecoderSpec, window: int | None, key_bias: Tensor | None) -> At
     return AttentionShape(
         num_heads=spec.num_heads,
         num_kv_heads=spec.num_kv_heads,
+        head_dim=spec.head_dim,
         scale=spec.head_dim**-0.5,
         window=window,
         key_bias=key_bias,

@@ -54,13 +54,13 @@ def _from_hub(name: str, revision: str | None) -> Path:
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelError(
-            f"There is no directory {name} here, and no public model {name} on the Hugging Face hub.",
+            f"{name} is neither a directory here nor a public model on the Hugging Face hub.",
             remedy="Check the spelling; for a private model set HF_TOKEN.",
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{name} has no revision {revision!r} on the hub.") from error
     except (LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"There is no directory {name} here, and the hub's {name} could not be fetched: {error}",
+            f"{name} is not a directory here, and could not be fetched from the hub: {error}",
             remedy="Without a network, name a model directory.",
         ) from error

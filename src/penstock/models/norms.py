@@ -23,7 +23,7 @@ def make_norm(norm: Norm, weights: NormWeights, ops: Ops) -> Normalise:
 
 
 def per_head(groups: list[tuple[NormWeights, int]]) -> NormWeights:
-    """Weights [N, D] of a norm over N heads: those of each group, repeated for its number of heads."""
+    """Weights [N, D] of a norm over N heads: each group's, repeated for its number of heads."""
     weight = torch.cat([norm.weight.expand(count, -1) for norm, count in groups])
     biases = [norm.bias.expand(count, -1) for norm, count in groups if norm.bias is not None]
     return NormWeights(weight, torch.cat(biases) if biases else None)

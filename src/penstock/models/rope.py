@@ -17,7 +17,7 @@ def rope_tables(rope: Rope, max_positions: int, device: torch.device) -> tuple[T
 
 
 def frequencies(rope: Rope) -> Tensor:
-    """Radians per position of each pair, [rotary_dim / 2] float32, scaled as the checkpoint asks."""
+    """Radians per position of each pair, scaled as the checkpoint asks: [rotary_dim / 2]."""
     exponents = torch.arange(0, rope.rotary_dim, 2, dtype=torch.float32) / rope.rotary_dim
     inverse = 1.0 / (rope.theta**exponents)
     match rope.scaling:

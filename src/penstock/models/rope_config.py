@@ -52,7 +52,7 @@ def rope(config: HfConfig, head_dim: int, *, partial: bool = False) -> Rope:
     fraction = options.number("partial_rotary_factor", 1.0)
     if fraction != 1.0 and not partial:
         raise ModelError(
-            f"config.json: partial_rotary_factor is {fraction}, but this architecture turns whole heads."
+            f"config.json: partial_rotary_factor is {fraction}; this architecture turns whole heads."
         )
     rotary_dim = int(head_dim * fraction)
     if rotary_dim % 2:
@@ -109,7 +109,7 @@ def _scaling(kind: str, options: HfConfig, config: HfConfig) -> RopeScaling | No
 
 
 def _yarn_attention(factor: float, options: HfConfig) -> float:
-    """How much longer contexts sharpen the scores, where the checkpoint does not say it outright."""
+    """How much a longer context sharpens the scores, unless the checkpoint says it outright."""
 
     def growth(weight: float) -> float:
         return 0.1 * weight * math.log(factor) + 1.0 if factor > 1.0 else 1.0

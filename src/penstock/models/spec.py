@@ -102,7 +102,7 @@ Position: TypeAlias = Rope | Alibi | Learned
 
 @dataclass(frozen=True, slots=True)
 class Sequential:
-    """Attention, then the MLP, each added to the stream; normalised before each of them, or after."""
+    """Attention, then the MLP, each added to the stream, with a norm before or after each."""
 
     norm: Literal["before", "after"] = "before"
 

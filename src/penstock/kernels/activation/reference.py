@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 _tanh_gelu = partial(functional.gelu, approximate="tanh")
 

@@ -1,7 +1,7 @@
 """Looking up rows of a table in torch."""
 
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 
 def embedding(row_ids: Tensor, table: Tensor) -> Tensor:

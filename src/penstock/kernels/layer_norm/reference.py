@@ -1,7 +1,7 @@
 """Layer normalisation (https://arxiv.org/abs/1607.06450)."""
 
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class DenseLinear:
 
 
 def pack_linear(weight: Tensor, bias: Tensor | None) -> DenseLinear:
-    """Make of a weight [out, in] and a bias [out] or None what `linear` takes. Nothing is copied."""
+    """Make what `linear` takes of a weight [out, in] and a bias [out] or None. No copy."""
     return DenseLinear(weight, bias)
 
 

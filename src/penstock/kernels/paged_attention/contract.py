@@ -16,6 +16,7 @@ class AttentionShape:
 
     num_heads: int
     num_kv_heads: int
+    head_dim: int
     scale: float
     """What the product of a query and a key is multiplied by."""
     window: int | None = None

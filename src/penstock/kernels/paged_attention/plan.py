@@ -20,9 +20,9 @@ PIECE_QUERIES = 256
 """Queries of one slice that share a part: enough to keep a product busy, few enough to skip future
 keys.
 """
-PART_KEYS = 16_384
-"""Keys that one part of many sequences gathers at most, padding included: it bounds the scratch
-memory.
+PART_ELEMENTS = 1 << 18
+"""Elements of keys that one part of many sequences gathers at most, padding included. Scratch memory of
+a few MB stays in the processor's cache and with the allocator; five times as much costs ten times.
 """
 SHORT_CONTEXT = 64
 """Below this length padding costs less than another part."""
@@ -65,9 +65,10 @@ class AttentionPlan:
 
 
 def plan_attention(layout: StepLayout, shape: AttentionShape, block_size: int) -> AttentionPlan:
-    """Work out what `paged_attention` must know of a step. The object is the backend's own affair."""
+    """Work out what `paged_attention` must know of a step; only this backend looks inside."""
     singles, longer = _pieces(layout, shape.window)
-    groups = [*_groups(singles), *([piece] for piece in longer)]
+    most_keys = PART_ELEMENTS // (shape.num_kv_heads * shape.head_dim)
+    groups = [*_groups(singles, most_keys), *([piece] for piece in longer)]
     return AttentionPlan([_part(group, layout, shape, block_size) for group in groups], shape)
 
 
@@ -92,9 +93,9 @@ def _pieces(layout: StepLayout, window: int | None) -> tuple[list[Piece], list[P
     return singles, longer
 
 
-def _groups(singles: list[Piece]) -> Iterator[list[Piece]]:
-    """Gather pieces of single queries so that no group is more than half padding, or larger than
-    `PART_KEYS`.
+def _groups(singles: list[Piece], most_keys: int) -> Iterator[list[Piece]]:
+    """Put pieces of single queries together so that no group is more than half padding, and none
+    gathers more keys than `most_keys`.
     """
     group: list[Piece] = []
     room = 0
@@ -104,7 +105,7 @@ def _groups(singles: list[Piece]) -> Iterator[list[Piece]]:
             yield _in_order(group)
             group = []
         if not group:
-            room = max(1, PART_KEYS // piece.num_keys)
+            room = max(1, most_keys // piece.num_keys)
             shortest = piece.num_keys // 2 if piece.num_keys > SHORT_CONTEXT else 0
         group.append(piece)
     if group:

@@ -2,8 +2,8 @@
 product.
 """
 
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 from penstock.kernels.paged_attention.plan import AttentionPlan, Part
 

@@ -13,7 +13,7 @@ LAYER = "gpt_neox.layers.{layer}."
 
 
 def spec(config: HfConfig) -> DecoderSpec:
-    """Read a GPT-NeoX configuration. A quarter of each head turns unless something else is written."""
+    """Read a GPT-NeoX configuration. A quarter of each head turns unless it says otherwise."""
     config = config.with_defaults(rotary_pct=0.25)
     hidden, num_heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     attention_bias = config.flag("attention_bias", True)

@@ -110,7 +110,7 @@ class _Name(str):
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object in `raw`, without nulls and what has no meaning here. Raises `HttpError`."""
+    """The JSON object in `raw`, without what has no meaning here. Raises `HttpError`."""
     names: list[str] = []
 
     def note(_: type, name: str) -> _Name:
@@ -140,12 +140,15 @@ def decode_body(
 
     Raises `InvalidRequest`, naming the field.
     """
-    own = set(kind.__struct_fields__)
-    given = {name: value for name, value in values.items() if name not in own}
-    also_known = [*own, *IGNORED, *REFUSED]
-    params = sampling_params_from({**defaults, **given}, also_known=also_known)
+    own = kind.__struct_fields__
+    others = {name: value for name, value in values.items() if name not in own}
+    unset = {name for name, value in others.items() if value is None and name in defaults}
+    options = {**defaults, **{name: others[name] for name in others.keys() - unset}}
+    params = sampling_params_from(options, also_known=[*own, *IGNORED, *REFUSED])
     try:
-        body = msgspec.convert({name: values[name] for name in values.keys() & own}, kind)
+        body = msgspec.convert(
+            {name: values[name] for name in own if values.get(name) is not None}, kind
+        )
     except msgspec.ValidationError as error:
         raise _bad_field(str(error)) from None
     if body.stream_options is not None and not body.stream:

@@ -20,14 +20,13 @@ from penstock.vocabulary.sampling_params import SamplingParams
 
 async def create(front: Front, request: Request) -> Response:
     """Continues a conversation."""
-    front.check_open()
     values = parse_object(await request.body())
     defaults = {"max_tokens": front.llm.max_model_len, **front.llm.sampling_defaults}
     body, params = decode_body(values, ChatBody, defaults)
     front.check_model(body.model)
     params = _with_chat_options(params, body, values)
     prompts = [await chat_prompt(body, front.llm.tokenizer)]
-    is_given = not values.keys().isdisjoint({"max_tokens", "max_completion_tokens"})
+    is_given = values.get("max_tokens") is not None or body.max_completion_tokens is not None
     job = Job(
         id=f"chatcmpl-{uuid.uuid4().hex}",
         created=int(time.time()),
@@ -53,7 +52,7 @@ def _with_chat_options(
     """The options that chat names otherwise than the rest of the world."""
     changes: dict[str, Any] = {}
     if body.max_completion_tokens is not None:
-        if values.get("max_tokens", body.max_completion_tokens) != body.max_completion_tokens:
+        if values.get("max_tokens") not in (None, body.max_completion_tokens):
             raise InvalidRequest(
                 "max_tokens and max_completion_tokens differ.",
                 param="max_tokens",

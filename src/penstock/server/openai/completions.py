@@ -25,7 +25,6 @@ from penstock.vocabulary.sampling_params import SamplingParams
 
 async def create(front: Front, request: Request) -> Response:
     """Continues one or several texts."""
-    front.check_open()
     values = parse_object(await request.body())
     echo_only = _asks_for_no_token(values)
     if echo_only:
@@ -36,7 +35,8 @@ async def create(front: Front, request: Request) -> Response:
     prompts = await completion_prompts(
         body, front.llm.tokenizer, max_prompts=front.settings.max_prompts
     )
-    params = fitted(params, prompts, front.llm, field="prompt", is_given="max_tokens" in values)
+    is_given = values.get("max_tokens") is not None
+    params = fitted(params, prompts, front.llm, field="prompt", is_given=is_given)
     job = CompletionJob(
         id=f"cmpl-{uuid.uuid4().hex}",
         created=int(time.time()),

@@ -39,14 +39,12 @@ REFUSED: dict[str, tuple[Any, ...]] = {
 
 
 def drop_foreign(values: dict[str, Any]) -> dict[str, Any]:
-    """`values` without nulls and without what has no effect. Raises `HttpError` for what would."""
+    """`values` without what asks for nothing here. Raises `HttpError` for what is refused."""
     kept = {}
     for name, value in values.items():
-        if value is None or name in IGNORED:
-            continue
-        if name not in REFUSED:
+        if name not in IGNORED and name not in REFUSED:
             kept[name] = value
-        elif value not in REFUSED[name]:
+        elif name in REFUSED and value is not None and value not in REFUSED[name]:
             raise HttpError(
                 400,
                 f"{name} is not supported yet by this server.",

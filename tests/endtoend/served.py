@@ -1,0 +1,77 @@
+"""A real `penstock serve` with the embedded model, as a subprocess on a free port."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+START_S = 90
+
+
+@dataclass
+class Served:
+    """A running server: where it answers, and its processes."""
+
+    url: str
+    process: subprocess.Popen
+    log: Path
+
+    def metric(self, name: str) -> float:
+        text = httpx.get(f"{self.url}/metrics").text
+        return float(re.search(rf"^penstock_{name} (\S+)$", text, re.MULTILINE)[1])
+
+    def is_ready(self) -> bool:
+        return httpx.get(f"{self.url}/health/ready").status_code == 200
+
+    def engine_pid(self) -> int:
+        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        [pid] = {int(pid) for file in children for pid in file.read_text().split()}
+        return pid
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def penstock_serve(directory: Path, *flags: str) -> Iterator[Served]:
+    """Start a server and wait until it says where; end it if the test has not."""
+    log = directory / "serve.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "penstock.cli", "serve", "--port", "0", *flags],
+            stdout=stderr,
+            stderr=stderr,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+    try:
+        yield Served(_url(process, log), process, log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def eventually(holds, timeout_s: float = 20) -> bool:
+    """Whether a condition comes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (holding := holds()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return holding
+
+
+def _url(process: subprocess.Popen, log: Path) -> str:
+    def found() -> re.Match[str] | None:
+        assert process.poll() is None, log.read_text()
+        return re.search(r"Ready at (http://[\w.:]+)", log.read_text())
+
+    assert eventually(found, START_S), f"not ready in {START_S} s:\n{log.read_text()}"
+    return found()[1]

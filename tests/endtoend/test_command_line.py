@@ -1,0 +1,93 @@
+"""The commands, as a person types them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def penstock(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "penstock.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        **options,
+    )
+
+
+def test_generate_continues_python_with_python():
+    done = penstock("generate", "--temperature", "0", "--max-tokens", "48", "def fibonacci(n):")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("\n    ")
+    assert "return" in done.stdout
+
+
+def test_generate_reads_standard_input_and_takes_the_options_of_sampling():
+    first, second, other = (
+        penstock("generate", "--seed", seed, "--max-tokens", "12", input="import os\n").stdout
+        for seed in ("1", "1", "2")
+    )
+    assert first == second != other
+
+
+def test_generate_answers_several_prompts_in_their_order():
+    done = penstock("generate", "--max-tokens", "4", "--echo", "import os", "class A:")
+    assert done.stdout.index("import os") < done.stdout.index("class A:")
+
+
+def test_doctor_says_what_the_machine_is_and_that_the_model_answers():
+    done = penstock("doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "instruction sets" in done.stdout and "tokens/s" in done.stdout
+
+
+def test_chat_remembers_the_conversation_and_leaves_at_the_end_of_input():
+    done = penstock(
+        "chat",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "8",
+        input="What is a list?\n/undo\n/what\nAnd a set?\n",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "/reset forgets" in done.stdout
+
+
+def test_help_teaches():
+    done = penstock("serve", "--help")
+    assert done.returncode == 0 and "--token-budget" in done.stdout and "curl" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("generate", "--temperature", "7", "x"), "temperature"),
+        (("generate", "--top-p", "0", "x"), "top_p"),
+        (("generate", "--max-tokens", "100000", "x"), "maximum context length is 2048"),
+        (("generate", ""), "prompt is empty"),
+        (("generate", "--weights", "int3", "x"), "Unknown weights 'int3'"),
+        (("generate", "--device", "cuda:77", "x"), "no device 'cuda:77'"),
+        (("generate", "--model", "/nowhere", "x"), "/nowhere"),
+        (("serve", "/nowhere"), "/nowhere"),
+        (("serve", "--max-num-seqs", "9", "--token-budget", "9"), "must be less than token_budget"),
+    ],
+)
+def test_a_mistake_is_named_without_a_traceback(arguments, words):
+    done = penstock(*arguments)
+    assert done.returncode != 0
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_model_of_unknown_architecture_is_refused_by_name(tmp_path: Path):
+    config = {"architectures": ["LamaForCausalLM"], "model_type": "lama"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    done = penstock("serve", str(tmp_path))
+    assert done.returncode == 1
+    assert "Error" in done.stderr and "Traceback" not in done.stderr

@@ -3,16 +3,16 @@
 The model is a small Llama trained on the standard library of the Python that runs this program;
 nothing is downloaded. From the repository's root:
 
-  python scripts/train_default_model.py --run-dir /tmp/run
+  python -m scripts.train_default_model --run-dir /tmp/run
       trains, and writes the model folder src/penstock/default_model
 
-  python scripts/train_default_model.py --run-dir /tmp/run --resume
+  python -m scripts.train_default_model --run-dir /tmp/run --resume
       continues after an interruption; add --steps 1200 --decay-from 900 to finish early
 
-  python scripts/train_default_model.py --evaluate MODEL_DIR
+  python -m scripts.train_default_model --evaluate MODEL_DIR
       prints the held-out perplexity of any Llama folder with this tokenizer
 
-  python scripts/train_default_model.py --write-held-out FILE
+  python -m scripts.train_default_model --write-held-out FILE
       writes the held-out texts, one JSON object {"name", "text"} a line
 
 The same interpreter version, seed and steps give the same data in the same order. Bitwise equal
@@ -34,13 +34,13 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemaining
 from rich.table import Table
 from tokenizers import Tokenizer
 
-from default_model.corpus import Corpus, load_corpus
-from default_model.data import training_streams
-from default_model.evaluate import Score, evaluate, load_model
-from default_model.export import export
-from default_model.llama import Shape
-from default_model.tokenizer import train_tokenizer
-from default_model.train import Plan, Report, Trainer
+from scripts.default_model.corpus import Corpus, load_corpus
+from scripts.default_model.data import training_streams
+from scripts.default_model.evaluate import Score, evaluate, load_model
+from scripts.default_model.export import export
+from scripts.default_model.llama import Shape
+from scripts.default_model.tokenizer import train_tokenizer
+from scripts.default_model.train import Plan, Report, Trainer
 
 MODEL_DIR = Path("src/penstock/default_model")
 LOG_EVERY = 20
@@ -66,7 +66,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """The command line; each field of the plan is an option of its own."""
     parser = argparse.ArgumentParser(
-        prog="train_default_model.py",
+        prog="python -m scripts.train_default_model",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

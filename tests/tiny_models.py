@@ -4,7 +4,6 @@ transformers.
 Every parameter is random, norms and biases too, so that nothing hides behind a zero or a one.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -98,7 +97,7 @@ TINY_FAMILIES: Mapping[str, Callable[[], Any]] = {
     ),
     "falcon-alibi": _make(
         "Falcon",
-        **(FALCON | {"num_attention_heads": 8}),
+        **(FALCON | {"hidden_size": 48, "num_attention_heads": 6}),
         alibi=True,
         multi_query=False,
         parallel_attn=False,
@@ -129,12 +128,3 @@ def save(model: Any, directory: Path, **options: Any) -> None:
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     model.save_pretrained(directory, **options)
-
-
-def edit_config(directory: Path, **changes: Any) -> None:
-    """Change options of a saved config.json; a change to None removes the option."""
-    path = directory / "config.json"
-    options = json.loads(path.read_text()) | changes
-    path.write_text(
-        json.dumps({name: value for name, value in options.items() if value is not None})
-    )

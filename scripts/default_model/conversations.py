@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from default_model.corpus import Document
+from scripts.default_model.corpus import Document
 
 END_OF_TEXT, USER, ASSISTANT, SYSTEM, END = SPECIAL_TOKENS = (
     "<|endoftext|>",

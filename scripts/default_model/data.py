@@ -8,8 +8,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from default_model.conversations import END_OF_TEXT, conversations
-from default_model.corpus import Corpus, Document
+from scripts.default_model.conversations import END_OF_TEXT, conversations
+from scripts.default_model.corpus import Corpus, Document
 
 CHAT_SHARE = 0.07
 

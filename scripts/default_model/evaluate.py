@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from default_model.corpus import Corpus
-from default_model.data import held_out_stream
-from default_model.llama import Llama, Shape
+from scripts.default_model.corpus import Corpus
+from scripts.default_model.data import held_out_stream
+from scripts.default_model.llama import Llama, Shape
 
 LENGTHS = (512, 2048)
 

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from default_model.conversations import END, END_OF_TEXT
-from default_model.llama import Llama, Shape
-from default_model.tokenizer import save_tokenizer
+from scripts.default_model.conversations import END, END_OF_TEXT
+from scripts.default_model.llama import Llama, Shape
+from scripts.default_model.tokenizer import save_tokenizer
 
 
 def export(model: Llama, shape: Shape, tokenizer: Tokenizer, folder: Path) -> None:
@@ -34,7 +34,9 @@ def export(model: Llama, shape: Shape, tokenizer: Tokenizer, folder: Path) -> No
         name: weight.detach().to(torch.bfloat16).contiguous()
         for name, weight in model.state_dict().items()
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    path = folder / "model.safetensors"
+    save_file(weights, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # the writer leaves it readable by its owner alone
 
 
 def model_config(shape: Shape, end_of_text: int) -> dict[str, object]:

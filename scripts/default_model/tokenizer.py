@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from default_model.conversations import CHAT_TEMPLATE, END_OF_TEXT, SPECIAL_TOKENS
+from scripts.default_model.conversations import CHAT_TEMPLATE, END_OF_TEXT, SPECIAL_TOKENS
 
 # In order: newlines with the indentation after them; a word with at most one mark or space before
 # it (" def", "_name", ".append"); one digit; punctuation; spaces, leaving one for the next word.

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from default_model.data import Rows, Streams
-from default_model.llama import Llama, Shape
-from default_model.muon import Muon
+from scripts.default_model.data import Rows, Streams
+from scripts.default_model.llama import Llama, Shape
+from scripts.default_model.muon import Muon
 
 TOKENS_PER_PASS = 1024  # one forward and backward; more falls out of the caches
 

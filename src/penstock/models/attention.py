@@ -22,9 +22,7 @@ class Step:
 
 
 class Attention:
-    """One fused projection to queries, keys and values; keys and values go to the cache; one
-    projection out.
-    """
+    """One projection to queries, keys and values, a look into the cache, one projection out."""
 
     def __init__(
         self,
@@ -47,18 +45,15 @@ class Attention:
 
     def __call__(self, x: Tensor, step: Step, keys: Tensor, values: Tensor) -> Tensor:
         """x [T, hidden] to [T, hidden]; keys and values are this layer's cache."""
-        num_tokens, num_heads, num_turned = (
-            x.shape[0],
-            self.num_heads,
-            self.num_heads + self.num_kv_heads,
-        )
-        heads = self.ops.linear(x, self.qkv).view(num_tokens, -1, self.head_dim)
+        num_heads, num_turned = self.num_heads, self.num_heads + self.num_kv_heads
+        shape = (x.shape[0], num_turned + self.num_kv_heads, self.head_dim)
+        heads = self.ops.linear(x, self.qkv).view(shape)
         turned = self.turn(self.norm_heads(heads[:, :num_turned]), step.rotation)
         key, value = turned[:, num_heads:], heads[:, num_turned:]
         self.ops.write_kv(key, value, keys, values, step.slot_mapping)
         query, plan = turned[:, :num_heads], step.plans[self.plan_number]
         read = self.ops.paged_attention(query, keys, values, plan)
-        return self.ops.linear(read.view(num_tokens, -1), self.out)
+        return self.ops.linear(read.flatten(1), self.out)
 
 
 def _head_norm(spec: DecoderSpec, weights: Weights, prefix: str, ops: Ops) -> Normalise:

@@ -1,6 +1,4 @@
-"""The decoder: token ids in, hidden states and logits out, with keys and values left in the cache
-on the way.
-"""
+"""The decoder: token ids in, hidden states and logits out, keys and values left in the cache."""
 
 import torch
 from torch import Tensor
@@ -18,9 +16,7 @@ from penstock.models.weights import Weights
 
 
 class Decoder:
-    """Every family's forward pass. What varies was chosen when the object was made; `__call__` only
-    calls.
-    """
+    """Every family's forward pass. What varies was chosen when the object was made."""
 
     def __init__(self, spec: DecoderSpec, weights: Weights, ops: Ops, device: torch.device) -> None:
         self.spec = spec
@@ -42,9 +38,7 @@ class Decoder:
         self.head = weights.linears["head"]
 
     def __call__(self, token_ids: Tensor, layout: StepLayout, cache: KVCache) -> Tensor:
-        """Compute token_ids [T] int64 where the layout says they live: hidden states [T, hidden],
-        normalised.
-        """
+        """Hidden states [T, hidden], normalised, of token_ids [T] int64 that live as laid out."""
         step = Step(
             layout.slot_mapping,
             self.positions.rotation(layout.positions),

@@ -1,6 +1,4 @@
-"""From a checkpoint's tensors to a decoder: every slot checked first, then filled one tensor at a
-time.
-"""
+"""From a checkpoint to a decoder: every slot is checked, then filled, one tensor at a time."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,9 +34,7 @@ _BUFFERS = (
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Part of a slot that is one tensor in memory: from which tensors of the checkpoint, and how
-    large it must be.
-    """
+    """What becomes one tensor in memory: of which stored ones, and how large together."""
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
@@ -54,11 +50,10 @@ def load_decoder(
     ops: Ops,
     on_progress: OnProgress | None = None,
 ) -> Decoder:
-    """Make a decoder from a model directory. `on_progress(bytes done, bytes in all)` counts the
-    checkpoint's bytes.
+    """Make a decoder from a model directory.
 
     Only the tensors that the spec has a slot for are read, one after the other, straight into their
-    place.
+    place. `on_progress(bytes done, bytes in all)` counts the checkpoint's bytes.
     """
     sources = family_of(config.architecture).weights(config.spec)
     with Checkpoint(model_dir) as checkpoint:

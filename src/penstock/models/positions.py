@@ -1,6 +1,4 @@
-"""How a decoder knows the order of its tokens: rotated heads, a bias on keys, or vectors added to
-the input.
-"""
+"""How a decoder knows the order of its tokens: turned heads, biased keys, or vectors added."""
 
 import math
 from typing import Protocol, TypeAlias

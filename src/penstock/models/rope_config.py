@@ -52,7 +52,7 @@ def rope(config: HfConfig, head_dim: int, *, partial: bool = False) -> Rope:
     fraction = options.number("partial_rotary_factor", 1.0)
     if fraction != 1.0 and not partial:
         raise ModelError(
-            f"config.json: partial_rotary_factor is {fraction}; this architecture turns whole heads."
+            f"config.json: partial_rotary_factor is {fraction}; whole heads must turn here."
         )
     rotary_dim = int(head_dim * fraction)
     if rotary_dim % 2:

@@ -1,6 +1,4 @@
-"""The places a spec leaves for weights: what each is called, how large it is, and how ranks would
-share it.
-"""
+"""The places a spec leaves for weights: their names, sizes, and how ranks would share them."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias

@@ -1,14 +1,15 @@
 """Falcon and Falcon-RW (https://arxiv.org/abs/2311.16867).
 
 Read it as: GPT-NeoX, except that few key-value heads serve all queries, whole heads turn (or ALiBi
-takes the place of turning), and attention and MLP share a norm, have one each, or follow one
-another, depending on the generation.
+takes its place), and attention and MLP share a norm, have one each, or follow one another.
 """
+
+from dataclasses import replace
 
 import torch
 
+from penstock.models.families import gpt_neox
 from penstock.models.hf_config import HfConfig
-from penstock.models.rope_config import rope
 from penstock.models.sources import GroupedQkv, Source
 from penstock.models.spec import (
     Alibi,
@@ -25,30 +26,23 @@ LAYER = "transformer.h.{layer}."
 
 def spec(config: HfConfig) -> DecoderSpec:
     """Read a Falcon configuration."""
-    hidden, num_heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    head_dim, bias = hidden // num_heads, config.flag("bias", False)
-    num_kv_heads = config.integer("num_kv_heads", num_heads)
+    intermediate = config.integer("ffn_hidden_size", 4 * config.integer("hidden_size"))
+    bias = config.flag("bias", False)
+    like_neox = gpt_neox.spec(
+        config.with_defaults(rotary_pct=1.0, attention_bias=bias, intermediate_size=intermediate)
+    )
+    num_kv_heads = config.integer("num_kv_heads", like_neox.num_heads)
     if config.flag("multi_query", True) and not config.flag("new_decoder_architecture", False):
         num_kv_heads = 1
-    alibi = Alibi(scale=head_dim**-0.5, precision=torch.bfloat16)
-    return DecoderSpec(
-        vocab_size=config.integer("vocab_size"),
-        hidden=hidden,
-        num_layers=config.integer("num_hidden_layers"),
-        num_heads=num_heads,
+    alibi = Alibi(scale=like_neox.head_dim**-0.5, precision=torch.bfloat16)
+    activation = config.activation("activation", "gelu")
+    return replace(
+        like_neox,
         num_kv_heads=num_kv_heads,
-        head_dim=head_dim,
-        max_positions=config.integer("max_position_embeddings", 2048),
         norm=LayerNorm(config.number("layer_norm_epsilon", 1e-5)),
-        position=alibi if config.flag("alibi", False) else rope(config, head_dim),
-        mlp=Plain(
-            intermediate=config.integer("ffn_hidden_size", 4 * hidden),
-            activation=config.activation("activation", "gelu"),
-            bias=bias,
-        ),
+        position=alibi if config.flag("alibi", False) else like_neox.position,
+        mlp=Plain(intermediate=intermediate, activation=activation, bias=bias),
         residual=_residual(config),
-        qkv_bias=bias,
-        out_bias=bias,
         tied=config.flag("tie_word_embeddings", True),
     )
 

@@ -1,0 +1,110 @@
+"""Paged attention: steps of every awkward composition, and attention as its definition says."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penstock.kernels.ops import Ops
+from penstock.kernels.paged_attention.contract import AttentionShape
+from penstock.kernels.step_layout import StepLayout
+from tests.paged_steps import lay_out, scattered_rows
+
+SIZE = 8
+
+
+def attend(
+    ops: Ops,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    layout: StepLayout,
+    shape: AttentionShape,
+) -> Tensor:
+    plan = ops.plan_attention(layout, shape, keys.shape[1])
+    return ops.paged_attention(query, keys, values, plan)
+
+
+def attend_formula(
+    query: Tensor, keys: Tensor, values: Tensor, layout: StepLayout, shape: AttentionShape
+) -> Tensor:
+    """Sequence by sequence, query by query, head by head."""
+    out, row, block_size = torch.zeros(query.shape, dtype=torch.float64), 0, keys.shape[1]
+    lens = zip(layout.query_lens_host, layout.context_lens_host, strict=True)
+    for sequence, (query_len, context_len) in enumerate(lens):
+        blocks = layout.block_table[sequence, : -(-context_len // block_size)]
+        key = keys[blocks].double().flatten(0, 1)[:context_len]
+        value = values[blocks].double().flatten(0, 1)[:context_len]
+        for position in range(context_len - query_len, context_len):
+            first = max(0, position + 1 - shape.window) if shape.window else 0
+            for head in range(shape.num_heads):
+                kv_head = head * shape.num_kv_heads // shape.num_heads
+                seen = slice(first, position + 1)
+                scores = key[seen, kv_head] @ query[row, head].double() * shape.scale
+                if shape.key_bias is not None:
+                    scores = scores + shape.key_bias[head, seen]
+                out[row, head] = torch.softmax(scores, 0) @ value[seen, kv_head]
+            row += 1
+    return out
+
+
+def case(
+    *slices: tuple[int, int],
+    heads: tuple[int, int] = (4, 2),
+    block_size: int = 4,
+    window: int | None = None,
+    biased: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Callable[[torch.Generator], tuple[Any, ...]]:
+    """A step of slices (query length, context length), in blocks scattered among others'."""
+
+    def build(generator: torch.Generator) -> tuple[Any, ...]:
+        rows, num_blocks = scattered_rows([[0] * length for _, length in slices], block_size)
+        for row, (query_len, context_len) in zip(rows, slices, strict=True):
+            row.num_computed = context_len - query_len
+        token_ids, layout = lay_out(rows, [query_len for query_len, _ in slices], block_size)
+        cache = (num_blocks, block_size, heads[1], SIZE)
+        bias = torch.randn(heads[0], 64, generator=generator) if biased else None
+        shape = AttentionShape(
+            num_heads=heads[0],
+            num_kv_heads=heads[1],
+            head_dim=SIZE,
+            scale=0.3,
+            window=window,
+            key_bias=bias,
+        )
+        query, keys, values = (
+            torch.randn(*size, generator=generator).to(dtype)
+            for size in ((len(token_ids), heads[0], SIZE), cache, cache)
+        )
+        return query, keys, values, layout, shape
+
+    return build
+
+
+MIXED = ((1, 9), (5, 5), (1, 1), (3, 17), (1, 30), (2, 2))
+
+ATTENTION: Mapping[str, Callable[[torch.Generator], tuple[Any, ...]]] = {
+    "no sequence": case(),
+    "one token, context of one": case((1, 1)),
+    "a slice of nothing between others": case((1, 3), (0, 5), (2, 7)),
+    "nothing but empty slices": case((0, 5), (0, 1)),
+    "a context of 5,000": case((1, 5000), heads=(2, 1), block_size=16),
+    "contexts of 1 and of 5,000": case((1, 1), (1, 5000), (1, 700), heads=(2, 1), block_size=16),
+    "more queries than a piece holds": case((300, 310), heads=(2, 1), block_size=16),
+    "one more query than a piece holds": case((257, 257), heads=(1, 1), block_size=16),
+    "every kind of slice": case(*MIXED),
+    "single tokens of equal contexts": case((1, 6), (1, 6), (1, 6)),
+    "blocks of one": case(*MIXED, block_size=1),
+    "blocks of sixteen": case(*MIXED, block_size=16),
+    "one head": case(*MIXED, heads=(1, 1)),
+    "as many key-value heads as queries": case(*MIXED, heads=(3, 3)),
+    "one key-value head for all": case(*MIXED, heads=(5, 1)),
+    "a window": case(*MIXED, window=4),
+    "a window of one": case(*MIXED, window=1),
+    "a window longer than every context": case(*MIXED, window=100),
+    "a window that ends between pieces": case((300, 310), heads=(1, 1), block_size=16, window=40),
+    "a bias on keys": case(*MIXED, biased=True),
+    "a bias on keys and a window": case(*MIXED, biased=True, window=4),
+}

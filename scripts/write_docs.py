@@ -1,4 +1,4 @@
-"""Write the pages of the manual that the code itself knows best: docs/sampling.md and docs/commands.md.
+"""Write the pages that the code itself knows best: docs/sampling.md and docs/commands.md.
 
 Usage: python -m scripts.write_docs
 A test fails while these pages differ from what the code says.
@@ -30,8 +30,8 @@ def sampling_page() -> str:
     lines = [
         "# Sampling options",
         "",
-        "Written by `python -m scripts.write_docs` from `vocabulary/sampling_params.py`. The same names",
-        "hold in Python (`SamplingParams`), over HTTP, and as flags of `penstock generate` and `chat`.",
+        "Written by `python -m scripts.write_docs` from `vocabulary/sampling_params.py`. The same",
+        "names hold in Python, over HTTP, and as flags of `penstock generate` and `penstock chat`.",
         "",
         "| option | type | range | default | meaning |",
         "|---|---|---|---|---|",

@@ -24,12 +24,15 @@ class Served:
     process: subprocess.Popen
     log: Path
 
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=self.url, timeout=30)
+
     def metric(self, name: str) -> float:
-        text = httpx.get(f"{self.url}/metrics").text
+        text = self.client.get("/metrics").text
         return float(re.search(rf"^penstock_{name} (\S+)$", text, re.MULTILINE)[1])
 
     def is_ready(self) -> bool:
-        return httpx.get(f"{self.url}/health/ready").status_code == 200
+        return self.client.get("/health/ready").status_code == 200
 
     def engine_pid(self) -> int:
         children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
@@ -53,7 +56,9 @@ def penstock_serve(directory: Path, *flags: str) -> Iterator[Served]:
             env={**os.environ, "COLUMNS": "200"},
         )
     try:
-        yield Served(_url(process, log), process, log)
+        server = Served(_url(process, log), process, log)
+        with server.client:
+            yield server
     finally:
         if process.poll() is None:
             process.kill()
@@ -64,7 +69,7 @@ def eventually(holds, timeout_s: float = 20) -> bool:
     """Whether a condition comes true in time."""
     deadline = time.monotonic() + timeout_s
     while not (holding := holds()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(0.05)
     return holding
 
 

@@ -68,7 +68,6 @@ async def test_a_client_that_leaves_before_its_whole_answer_frees_its_blocks(ser
         )
         waiting.cancel()
     assert eventually(lambda: is_empty(served))
-    assert served.metric("generation_tokens_total") < 200 * MAX_TOKENS + 1900
 
 
 def test_a_stop_string_ends_the_work_in_the_engine_too(served):

@@ -1,6 +1,7 @@
 """The laws that hold for every family: nothing but the request decides what comes of it.
 
-Compared are tokens, in float32, where two ways of computing the same sums differ too little to matter.
+Compared are tokens, in float32, where two ways of computing the same sums differ too little to
+matter.
 """
 
 import random

@@ -1,4 +1,6 @@
-"""A sampling option is declared once, read somewhere, and documented. Flags do not change unnoticed."""
+"""A sampling option is declared once, read somewhere, and documented. Flags do not change
+unnoticed.
+"""
 
 import re
 from pathlib import Path

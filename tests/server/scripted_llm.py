@@ -74,6 +74,7 @@ class ScriptedLLM:
         self.tokenizer = byte_tokenizer(chat_template)
         self.model_name = "scripted"
         self.max_model_len = max_model_len
+        self.max_in_flight = 1000
         self.sampling_defaults = sampling_defaults or {}
         self.stats = EngineStats()
         self.heartbeat_age_s = 0.1

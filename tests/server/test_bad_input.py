@@ -193,6 +193,13 @@ async def test_too_many_prompts_are_refused():
     assert "3 prompts" in error["message"]
 
 
+async def test_more_completions_than_may_ever_wait_are_refused_and_not_put_off(client, llm):
+    llm.max_in_flight = 6
+    error = await refused(client, COMPLETIONS, {"prompt": ["a", "b"], "n": 4})
+    assert "8 completions" in error["message"]
+    assert not llm.submissions
+
+
 async def test_an_unknown_model_is_refused_as_openai_does(client):
     error = await refused(client, COMPLETIONS, {"prompt": "a", "model": "gpt-9"}, status=404)
     assert error["code"] == "model_not_found"

@@ -141,6 +141,11 @@ class AsyncLLM:
         return len(self._generations)
 
     @property
+    def max_in_flight(self) -> int:
+        """Most completions that may run or wait at once."""
+        return self.resolved.max_num_seqs + self.front.max_waiting
+
+    @property
     def heartbeat_age_s(self) -> float:
         """Seconds since the engine's loop last turned."""
         return time.monotonic() - self._heard_at
@@ -276,9 +281,14 @@ class AsyncLLM:
         return generation
 
     def _check_room(self, num_sequences: int) -> None:
+        if num_sequences > self.max_in_flight:
+            raise InvalidRequest(
+                f"{num_sequences} completions are more than the {self.max_in_flight} that may run "
+                "or wait at once.",
+                param="n",
+            )
         in_flight = sum(generation.num_sequences for generation in self._generations.values())
-        room = self.resolved.max_num_seqs + self.front.max_waiting - in_flight
-        if num_sequences > room and self._generations:
+        if in_flight + num_sequences > self.max_in_flight:
             raise Overloaded(
                 f"{in_flight} completions are running or waiting, and no more may wait.",
                 retry_after_s=self._retry_after_s(),

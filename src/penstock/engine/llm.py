@@ -83,7 +83,7 @@ class LLM:
     def stream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None
     ) -> Iterator[Delta]:
-        """Continue one prompt, handing out text as it comes. Closing the iterator stops the work."""
+        """Continue one prompt, handing out text as it comes. Closing the iterator ends it."""
         [(request, _)] = self._requests(prompt, sampling_params)
         for _, delta in self._run([request]):
             yield delta

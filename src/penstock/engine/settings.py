@@ -15,6 +15,7 @@ OnProgress = Callable[[int, int], None]
 """Told (bytes done, bytes in all) while weights are read."""
 
 BLOCK_SIZE = 16
+_USUAL_LEN = 1024  # tokens that a sequence holds when many are served at once
 _GIB = 2**30
 
 
@@ -127,28 +128,17 @@ ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> Resolved:
-    """Complete the settings. Raises `SettingsError` for what contradicts itself, model or machine."""
+    """Complete the settings. Raises `SettingsError` for what cannot go together."""
     reasons: dict[str, str] = {}
     weights = _weights(settings, hardware, model, reasons)
     element = ELEMENT_BYTES[weights]
     max_model_len = _max_model_len(settings, model, reasons)
     max_num_seqs, token_budget = _step_limits(settings, hardware, reasons)
-    free = hardware.free_bytes - model.num_parameters * element
     block_bytes = model.kv_elements_per_token * element * BLOCK_SIZE
-    per_sequence = -(-max_model_len // BLOCK_SIZE)
-    wanted = -(-min(max_model_len, 1024) // BLOCK_SIZE) * max_num_seqs
-    num_blocks = _num_blocks(settings, free, block_bytes, max(wanted, per_sequence), reasons)
-    if num_blocks < per_sequence:
-        if settings.max_model_len is not None or num_blocks < 1:
-            raise SettingsError(
-                f"The KV cache holds {num_blocks * BLOCK_SIZE} tokens, fewer than one sequence of "
-                f"max_model_len {max_model_len}.",
-                remedy="Lower --max-model-len, raise --kv-cache-gib, or use --weights bfloat16.",
-            )
-        max_model_len = num_blocks * BLOCK_SIZE
-        reasons["max_model_len"] = (
-            f"as much as the KV cache holds; the model could do {model.max_positions}"
-        )
+    free = hardware.free_bytes - model.num_parameters * element
+    wanted = _wanted_blocks(max_model_len, max_num_seqs)
+    num_blocks = _num_blocks(settings, free, block_bytes, wanted, reasons)
+    max_model_len = _fitting_len(settings, max_model_len, num_blocks, reasons)
     return Resolved(
         model=model.name,
         architecture=model.architecture,
@@ -233,6 +223,29 @@ def _step_limits(
     return num_seqs, budget
 
 
+def _wanted_blocks(max_model_len: int, max_num_seqs: int) -> int:
+    """Blocks beyond which more would hardly ever be used."""
+    per_sequence = -(-max_model_len // BLOCK_SIZE)
+    usual = max_num_seqs * _USUAL_LEN // BLOCK_SIZE
+    return min(per_sequence * max_num_seqs, max(8 * per_sequence, usual))
+
+
+def _fitting_len(
+    settings: EngineSettings, max_model_len: int, num_blocks: int, reasons: dict[str, str]
+) -> int:
+    """max_model_len, or what the cache holds if that is less and nobody insists."""
+    held = num_blocks * BLOCK_SIZE
+    if held >= max_model_len:
+        return max_model_len
+    if settings.max_model_len is not None or num_blocks < 1:
+        raise SettingsError(
+            f"The KV cache holds {held} tokens, fewer than one sequence of {max_model_len}.",
+            remedy="Lower --max-model-len, raise --kv-cache-gib, or use --weights bfloat16.",
+        )
+    reasons["max_model_len"] = f"as much as the KV cache holds; the model could do {max_model_len}"
+    return held
+
+
 def _num_blocks(
     settings: EngineSettings, free: int, block_bytes: int, wanted: int, reasons: dict[str, str]
 ) -> int:
@@ -248,9 +261,7 @@ def _num_blocks(
     if fitting < wanted:
         reasons["kv_cache"] = "half of what the weights leave free"
         return fitting
-    reasons["kv_cache"] = (
-        "enough for max_num_seqs sequences of 1,024 tokens, or one of max_model_len"
-    )
+    reasons["kv_cache"] = f"max_num_seqs sequences of {_USUAL_LEN:,} tokens, or 8 of full length"
     return wanted
 
 

@@ -1,5 +1,8 @@
 """The paged KV cache: keys and values of every layer, in blocks that any sequence may hold."""
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +26,7 @@ class KVCache:
         shape = (num_blocks, block_size, spec.num_kv_heads, spec.head_dim)
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self._storage = torch.zeros((spec.num_layers, 2, *shape), dtype=dtype, device=device)
+        self._storage = _zeros((spec.num_layers, 2, *shape), dtype, device)
         self.keys: list[Tensor] = list(self._storage[:, 0])
         self.values: list[Tensor] = list(self._storage[:, 1])
 
@@ -40,3 +43,13 @@ class KVCache:
         if copies:
             sources, destinations = torch.tensor(copies, device=self._storage.device).unbind(1)
             self._storage[:, :, destinations] = self._storage[:, :, sources]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros. On a CPU, of memory that the system provides page by page when it is first written:
+    a cache sized for the busiest hour costs nothing before that.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    untouched = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(untouched).view(dtype).view(shape)

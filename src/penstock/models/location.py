@@ -19,7 +19,8 @@ def embedded_model_dir() -> Path:
 def find_model(model: str | None, revision: str | None = None) -> tuple[str, Path]:
     """(name to show, directory); the embedded model for None.
 
-    A hub name is downloaded first, with a progress bar. Raises `ModelError` if there is no such model.
+    A hub name is downloaded first, with a progress bar. Raises `ModelError` if there is no such
+    model.
     """
     if model is None:
         return EMBEDDED_MODEL_NAME, embedded_model_dir()

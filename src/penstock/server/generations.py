@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 from penstock.server.engine_front import Generation
 from penstock.server.front import Front
 from penstock.server.metrics import GenerationClock
-from penstock.vocabulary.errors import EngineFailed
+from penstock.vocabulary.errors import EngineFailed, InvalidRequest
 from penstock.vocabulary.messages import FinishReason
 from penstock.vocabulary.results import Delta
 from penstock.vocabulary.sampling_params import SamplingParams
@@ -36,6 +36,7 @@ class Generations:
     ) -> Self:
         """Hand every prompt to the engine, or none if one of them is refused."""
         self._front.check_open()
+        self._check_size(len(prompts) * params.n)
         try:
             for position, token_ids in enumerate(prompts):
                 self._unfinished[position] = self._front.llm.submit(
@@ -50,6 +51,17 @@ class Generations:
             self._cancel("cancelled")
             raise
         return self
+
+    def _check_size(self, num_completions: int) -> None:
+        """Refuse what would be told to come back later for ever."""
+        most = self._front.llm.max_in_flight
+        if num_completions > most:
+            raise InvalidRequest(
+                f"The request asks for {num_completions} completions; at most {most} may run or "
+                "wait at once.",
+                param="prompt",
+                remedy="Ask for fewer at a time.",
+            )
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ A message says what is wrong and where; the remedy says what to do about it.
 
 
 class PenstockError(Exception):
-    """A failure with a cause a person can understand. `str()` gives the message, then the remedy."""
+    """A failure with an understandable cause. `str()` gives the message, then the remedy."""
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message, remedy)
@@ -26,7 +26,7 @@ class SettingsError(PenstockError):
 
 
 class InvalidRequest(PenstockError):
-    """A request that can never be answered as asked. `param` names the field at fault, if one is."""
+    """A request that can never be answered as asked. `param` names the field at fault."""
 
     def __init__(self, message: str, *, param: str | None = None, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)

@@ -1,0 +1,115 @@
+"""Settings are completed by a pure function: same input, same choice, and a reason for each."""
+
+from dataclasses import replace
+
+import pytest
+
+from penstock.engine.settings import (
+    EngineSettings,
+    Hardware,
+    ModelFacts,
+    resolve,
+    settings_from,
+)
+from penstock.vocabulary.errors import SettingsError
+
+GIB = 2**30
+CPU = Hardware(
+    device="cpu", device_name="a processor", num_cores=2, free_bytes=16 * GIB, has_bfloat16=False
+)
+GPU = replace(CPU, device="cuda:0", device_name="a GPU", free_bytes=80 * GIB, has_bfloat16=True)
+SMALL = ModelFacts(
+    name="small",
+    architecture="LlamaForCausalLM",
+    num_parameters=500_000_000,
+    checkpoint_dtype="bfloat16",
+    max_positions=32_768,
+    vocab_size=1000,
+    kv_elements_per_token=2 * 24 * 2 * 64,
+)
+
+
+def resolved(hardware=CPU, model=SMALL, **settings):
+    return resolve(EngineSettings(**settings), hardware, model)
+
+
+def test_a_small_model_on_a_processor_is_computed_in_float32():
+    assert resolved().weights == "float32"
+    assert "fastest" in resolved().reasons["weights"]
+
+
+def test_a_model_too_large_for_that_is_computed_in_bfloat16():
+    assert resolved(model=replace(SMALL, num_parameters=3_000_000_000)).weights == "bfloat16"
+
+
+def test_a_gpu_computes_in_the_checkpoints_own_type():
+    assert resolved(GPU).weights == "bfloat16"
+    assert resolved(GPU, replace(SMALL, checkpoint_dtype="float16")).weights == "float16"
+
+
+def test_the_cache_is_fitted_to_the_memory_that_the_weights_leave():
+    tight = replace(CPU, free_bytes=3 * GIB)
+    choice = resolved(tight, weights="float32")
+    assert choice.kv_bytes <= (tight.free_bytes - 4 * SMALL.num_parameters) / 2
+    assert choice.reasons["kv_cache"] == "half of what the weights leave free"
+
+
+def test_a_cache_smaller_than_one_sequence_shortens_the_context_and_says_so():
+    choice = resolved(replace(CPU, free_bytes=3 * GIB), weights="float32")
+    assert choice.max_model_len == choice.kv_tokens < SMALL.max_positions
+    assert "32768" in choice.reasons["max_model_len"]
+
+
+def test_unless_the_context_was_asked_for():
+    with pytest.raises(SettingsError, match="fewer than one sequence of 30000"):
+        resolved(replace(CPU, free_bytes=3 * GIB), weights="float32", max_model_len=30_000)
+
+
+def test_a_cache_is_no_larger_than_could_ever_be_used():
+    choice = resolved(replace(CPU, free_bytes=1000 * GIB), max_num_seqs=1)
+    assert choice.kv_tokens == SMALL.max_positions
+
+
+def test_the_cache_can_be_given():
+    assert resolved(kv_cache_gib=0.5).kv_bytes <= GIB / 2 < resolved(kv_cache_gib=0.6).kv_bytes
+
+
+def test_the_budget_leaves_room_for_prompts_beside_all_running_sequences():
+    assert resolved(max_num_seqs=600).token_budget == 1200
+    assert resolved(token_budget=10).max_num_seqs == 5
+    with pytest.raises(SettingsError, match="must be less than token_budget"):
+        resolved(max_num_seqs=64, token_budget=64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"weights": "int3"}, "Unknown weights 'int3'"),
+        ({"max_model_len": 100_000}, "not within 2 and the model's 32768"),
+        ({"token_budget": 1}, "at least 2"),
+        ({"max_num_seqs": -1}, "at least 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings, words):
+    with pytest.raises(SettingsError, match=words):
+        resolved(**settings)
+
+
+def test_weights_that_do_not_fit_are_refused():
+    with pytest.raises(SettingsError, match="do not fit"):
+        resolved(replace(CPU, free_bytes=GIB // 2))
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest():
+    with pytest.raises(SettingsError, match="Did you mean max_model_len"):
+        settings_from({"max_modle_len": 5})
+
+
+def test_every_choice_has_a_reason():
+    assert set(resolved().reasons) == {
+        "weights",
+        "max_model_len",
+        "token_budget",
+        "max_num_seqs",
+        "kv_cache",
+    }

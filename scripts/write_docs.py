@@ -1,16 +1,20 @@
-"""Write the pages that the code itself knows best: docs/sampling.md and docs/commands.md.
+"""Write the pages that the code itself knows best: docs/sampling.md, commands.md and http.md.
 
 Usage: python -m scripts.write_docs
 A test fails while these pages differ from what the code says.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import msgspec.json
 import typer.main
 
 from penstock.cli.app import app
+from penstock.server.openai.fields import IGNORED, REFUSED
+from penstock.server.routes import ROUTES
 from penstock.vocabulary.sampling_params import SamplingParams
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -71,6 +75,49 @@ def commands_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def http_page() -> str:
+    """docs/http.md: every route, what its body takes beside the sampling options, and what not."""
+    lines = [
+        "# HTTP",
+        "",
+        "Written by `python -m scripts.write_docs` from the routes themselves. A running server",
+        "describes the same, for machines, at `/openapi.json`.",
+        "",
+        "Errors have OpenAI's shape on every route. With an API key set, every route but `/health`",
+        "and those below it wants `Authorization: Bearer KEY`.",
+    ]
+    for route in ROUTES:
+        summary = " ".join((route.handler.__doc__ or "").split("\n\n")[0].split())
+        lines += ["", f"## {route.method} {route.path}", "", summary]
+        if route.body is not None:
+            lines += ["", "Takes the [sampling options](sampling.md), and of its own:", ""]
+            lines += _fields_table(route.body)
+    lines += [
+        "",
+        "## Accepted without effect",
+        "",
+        "Clients of OpenAI's API send these. They mean nothing here.",
+    ]
+    lines += ["", "| field | why that is right |", "|---|---|"]
+    lines += [f"| `{name}` | {why} |" for name, why in IGNORED.items()]
+    lines += ["", "## Refused", "", "These would change the answer, and are not supported yet."]
+    lines += ["", "| field | values that pass, since they ask for nothing |", "|---|---|"]
+    for name, harmless in REFUSED.items():
+        passing = ", ".join(f"`{json.dumps(value)}`" for value in (*harmless, None))
+        lines.append(f"| `{name}` | {passing} |")
+    lines += ["", "Any other field is unknown: the error names it, and the nearest known one."]
+    return "\n".join(lines) + "\n"
+
+
+def _fields_table(body: type[msgspec.Struct]) -> list[str]:
+    schema = msgspec.json.schema(body)["$defs"][body.__name__]
+    rows = [
+        f"| `{name}` | {field.get('description', '')} |"
+        for name, field in schema["properties"].items()
+    ]
+    return ["| field | meaning |", "|---|---|", *rows]
+
+
 def _alternatives(field: dict[str, Any]) -> list[dict[str, Any]]:
     return [each for each in field.get("anyOf", [field]) if each.get("type") != "null"]
 
@@ -93,9 +140,10 @@ def _range(field: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write all pages."""
     (DOCS / "sampling.md").write_text(sampling_page())
     (DOCS / "commands.md").write_text(commands_page())
+    (DOCS / "http.md").write_text(http_page())
 
 
 if __name__ == "__main__":

@@ -42,6 +42,12 @@ def test_the_manual_of_commands_is_what_the_commands_say():
     assert (ROOT / "docs" / "commands.md").read_text() == commands_page()
 
 
+def test_the_manual_of_routes_is_what_the_routes_say():
+    from scripts.write_docs import http_page
+
+    assert (ROOT / "docs" / "http.md").read_text() == http_page()
+
+
 def test_every_flag_has_help():
     group = typer.main.get_command(app)
     silent = [

@@ -230,7 +230,16 @@ class AsyncLLM:
             for output in message.outputs:
                 generation = self._generations.get(output.request_id)
                 if generation is not None:
-                    generation._add(output)
+                    self._hand_over(generation, output)
+
+    def _hand_over(self, generation: Generation, output: Output) -> None:
+        """One request's text must never be what stops all others from being heard."""
+        try:
+            generation._add(output)
+        except Exception:
+            log.exception("request %s cannot be turned into text", generation.request_id)
+            self._release(generation, cancel=True)
+            generation._fail(EngineFailed("The tokens of this request cannot be turned into text."))
 
     async def _watch(self, engine: EngineProcess) -> None:
         while self.heartbeat_age_s < self.front.watchdog_s:

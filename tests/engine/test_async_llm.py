@@ -10,6 +10,7 @@ from penstock import AsyncLLM, SamplingParams
 from penstock.engine.settings import FrontSettings
 from penstock.vocabulary.errors import EngineFailed, InvalidRequest, Overloaded, SettingsError
 
+GREEDY = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
 LONG = SamplingParams(max_tokens=1500, ignore_eos=True)
 
 
@@ -24,50 +25,56 @@ async def until(holds) -> None:
 
 
 async def test_the_life_of_an_async_llm():
-    """One process, since starting one takes seconds: answers, cancellation, overload, death."""
+    """One process, since starting one takes seconds, and everything that can happen to it."""
     front = FrontSettings(max_waiting=1)
     async with AsyncLLM(front=front, max_num_seqs=1, token_budget=64, kv_cache_gib=0.1) as llm:
-        prompt = llm.tokenizer.encode("import os\n")
         assert llm.is_ready and llm.model_name == "penstock-default"
-
-        greedy = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
-        first = await text(llm.submit(prompt, greedy))
-        assert first and await text(llm.submit(prompt, greedy)) == first
-
-        with pytest.raises(InvalidRequest, match="empty"):
-            llm.submit([], greedy)
-        with pytest.raises(InvalidRequest, match="3 completions are more than the 2"):
-            llm.submit(prompt, SamplingParams(n=3))
-
-        running, waiting = llm.submit(prompt, LONG), llm.submit(prompt, LONG)
-        with pytest.raises(Overloaded) as refusal:
-            llm.submit(prompt, LONG)
-        assert refusal.value.retry_after_s >= 1
-        with pytest.raises(InvalidRequest, match="in use"):
-            llm.submit(prompt, LONG, request_id=running.request_id)
-
-        running.cancel()
-        waiting.cancel()
-        running.cancel()
-        await until(lambda: llm.stats.num_running == llm.stats.num_blocks_used == 0)
-        assert llm.num_in_flight == 0
-
-        async for delta in (stream := llm.submit(prompt, LONG)):
-            assert delta.token_ids
-            break
-        stream.cancel()
-
-        doomed = llm.submit(prompt, LONG)
-        assert llm._engine is not None
-        os.kill(llm._engine.pid, signal.SIGKILL)
-        with pytest.raises(EngineFailed, match="died"):
-            await text(doomed)
-        assert not llm.is_ready
-        await until(lambda: llm.is_ready)
-        assert await text(llm.submit(prompt, greedy)) == first
+        prompt = llm.tokenizer.encode("import os\n")
+        answer = await text(llm.submit(prompt, GREEDY))
+        assert answer and await text(llm.submit(prompt, GREEDY)) == answer
+        check_that_what_cannot_be_is_refused(llm, prompt)
+        await check_that_what_is_cancelled_or_left_frees_its_blocks(llm, prompt)
+        await check_that_a_dead_engine_is_replaced(llm, prompt)
+        assert await text(llm.submit(prompt, GREEDY)) == answer
         unfinished = llm.submit(prompt, LONG)
     with pytest.raises(EngineFailed, match="stopped"):
         await text(unfinished)
+
+
+def check_that_what_cannot_be_is_refused(llm: AsyncLLM, prompt: list[int]) -> None:
+    with pytest.raises(InvalidRequest, match="empty"):
+        llm.submit([], GREEDY)
+    with pytest.raises(InvalidRequest, match="3 completions are more than the 2"):
+        llm.submit(prompt, SamplingParams(n=3))
+    running, waiting = llm.submit(prompt, LONG), llm.submit(prompt, LONG)
+    with pytest.raises(InvalidRequest, match="in use"):
+        llm.submit(prompt, LONG, request_id=running.request_id)
+    with pytest.raises(Overloaded) as refusal:
+        llm.submit(prompt, LONG)
+    assert refusal.value.retry_after_s >= 1
+    for generation in (running, waiting, running):
+        generation.cancel()
+
+
+async def check_that_what_is_cancelled_or_left_frees_its_blocks(
+    llm: AsyncLLM, prompt: list[int]
+) -> None:
+    async for delta in (stream := llm.submit(prompt, LONG)):
+        assert delta.token_ids
+        break
+    stream.cancel()
+    await until(lambda: llm.stats.num_running == llm.stats.num_blocks_used == 0)
+    assert llm.num_in_flight == 0
+
+
+async def check_that_a_dead_engine_is_replaced(llm: AsyncLLM, prompt: list[int]) -> None:
+    doomed = llm.submit(prompt, LONG)
+    assert llm._engine is not None
+    os.kill(llm._engine.pid, signal.SIGKILL)
+    with pytest.raises(EngineFailed, match="died"):
+        await text(doomed)
+    assert not llm.is_ready
+    await until(lambda: llm.is_ready)
 
 
 async def test_what_the_engine_process_cannot_do_is_said_by_start():

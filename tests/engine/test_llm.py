@@ -114,7 +114,7 @@ def test_a_seed_makes_the_text_repeatable(llm):
         ({"prompt_token_ids": []}, GREEDY, InvalidRequest, "prompt is empty"),
         ({"prompt_token_ids": [10**6]}, GREEDY, InvalidRequest, "token id 1000000"),
         ({"prompt_token_ids": [-1]}, GREEDY, InvalidRequest, "token id -1"),
-        ([3], GREEDY, InvalidRequest, "must not be a int"),
+        ([3], GREEDY, InvalidRequest, "cannot be of type int"),
         ({"prompt_token_ids": [5] * 5000}, GREEDY, ContextTooLong, "maximum context length"),
         ("a", SamplingParams(max_tokens=2048), ContextTooLong, "2049|2050"),
         (["a", "b"], [GREEDY], InvalidRequest, "2 prompts but 1 sampling_params"),

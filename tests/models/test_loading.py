@@ -45,7 +45,8 @@ def test_a_tied_head_is_the_embedding_even_where_the_checkpoint_has_another(tmp_
 
 
 def test_a_tied_checkpoint_may_lack_a_head(tmp_path: Path) -> None:
-    load(write(tmp_path, without("lm_head.weight"), tie_word_embeddings=True))
+    decoder = load(write(tmp_path, without("lm_head.weight"), tie_word_embeddings=True))
+    assert decoder.logits(torch.randn(1, 8)).shape == (1, len(decoder.embedding))
 
 
 def test_weights_take_the_type_that_is_asked_for(tmp_path: Path) -> None:

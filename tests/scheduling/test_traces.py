@@ -223,7 +223,9 @@ def test_completions_whose_leader_is_cancelled_compute_the_prompt_themselves():
 
 
 def test_cancelling_an_unknown_request_is_no_error():
-    Simulation.make().scheduler.cancel("nobody")
+    scheduler = Simulation.make().scheduler
+    scheduler.cancel("nobody")
+    assert not scheduler.has_work
 
 
 def test_an_end_token_finishes_a_sequence_and_the_reason_is_kept():

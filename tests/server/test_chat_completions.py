@@ -145,7 +145,7 @@ async def test_text_parts_are_joined_and_past_answers_may_carry_what_clients_kee
 
 
 async def test_what_real_clients_send_without_meaning_is_accepted():
-    await chat(
+    answer = await chat(
         ScriptedLLM(),
         user="u",
         store=False,
@@ -160,3 +160,4 @@ async def test_what_real_clients_send_without_meaning_is_accepted():
         tool_choice="none",
         functions=None,
     )
+    assert answer["choices"]

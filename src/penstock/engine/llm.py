@@ -141,7 +141,7 @@ class LLM:
             token_ids, text = prompt["prompt_token_ids"], prompt.get("prompt")
         else:
             raise InvalidRequest(
-                f"A prompt must not be a {type(prompt).__name__}.",
+                f"A prompt cannot be of type {type(prompt).__name__}.",
                 param="prompts",
                 remedy='Give text or {"prompt_token_ids": [...]}.',
             )

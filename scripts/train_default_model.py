@@ -7,7 +7,7 @@ nothing is downloaded. From the repository's root:
       trains, and writes the model folder src/penstock/default_model
 
   python -m scripts.train_default_model --run-dir /tmp/run --resume
-      continues after an interruption; add --steps 1200 --decay-from 900 to finish early
+      continues after an interruption; lower --steps, --decay-from to finish early
 
   python -m scripts.train_default_model --evaluate MODEL_DIR
       prints the held-out perplexity of any Llama folder with this tokenizer

@@ -21,9 +21,9 @@ TOKENS_PER_PASS = 1024  # one forward and backward; more falls out of the caches
 class Plan:
     """Everything that decides a run's outcome, apart from corpus and arithmetic."""
 
-    steps: int = 1500
-    decay_from: int = 1125
-    long_from: int = 1350
+    steps: int = 1250
+    decay_from: int = 900
+    long_from: int = 1125
     tokens_per_step: int = 4096
     short_len: int = 512
     long_len: int = 2048

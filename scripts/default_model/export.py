@@ -27,6 +27,7 @@ def export(model: Llama, shape: Shape, tokenizer: Tokenizer, folder: Path) -> No
             "do_sample": True,
             "temperature": 0.6,
             "top_p": 0.95,
+            "repetition_penalty": 1.1,  # so small a model falls into loops without it
         },
     )
     save_tokenizer(tokenizer, folder, context_len=shape.max_position_embeddings)

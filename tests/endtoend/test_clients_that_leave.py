@@ -73,7 +73,7 @@ async def test_a_client_that_leaves_before_its_whole_answer_frees_its_blocks(ser
 def test_a_stop_string_ends_the_work_in_the_engine_too(served):
     answer = httpx.post(
         f"{served.url}/v1/completions",
-        json=body("import ", stop=["\n"], max_tokens=2000),
+        json=body("def add(a, b):\n    return a +", stop=["\n"], max_tokens=2000),
         timeout=60,
     ).json()
     assert answer["choices"][0]["finish_reason"] == "stop"

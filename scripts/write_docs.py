@@ -5,6 +5,7 @@ A test fails while these pages differ from what the code says.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,7 @@ def commands_page() -> str:
         "",
         "Written by `python -m scripts.write_docs` from the commands themselves.",
     ]
-    group: Any = typer.main.get_command(app)
-    for name, command in group.commands.items():
+    for name, command in commands(typer.main.get_command(app)):
         summary = " ".join(command.help.split("\n\n")[0].split())
         lines += [
             "",
@@ -70,9 +70,25 @@ def commands_page() -> str:
             if parameter.name == "help":
                 continue
             flags = ", ".join(f"`{flag}`" for flag in [*parameter.opts, *parameter.secondary_opts])
-            default = "" if parameter.default is None else f"`{parameter.default}`"
+            default = _default(parameter.default)
             lines.append(f"| {flags} | {default} | {' '.join(parameter.help.split())} |")
     return "\n".join(lines) + "\n"
+
+
+def commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, those of a group ("bench serve") included."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return ""
+    values = value if isinstance(value, list | tuple) else [value]
+    return ", ".join(f"`{each}`" for each in values)
 
 
 def http_page() -> str:

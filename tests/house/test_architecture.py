@@ -19,9 +19,10 @@ MAY_IMPORT = {
     "engine": {"vocabulary", "kernels", "scheduling", "text", "models"},
     "server": {"vocabulary", "text", "engine"},
     "cluster": {"vocabulary", "text", "engine", "server"},
-    "cli": {"vocabulary", "text", "models", "engine", "server", "cluster"},
+    "bench": {"vocabulary", "engine"},
+    "cli": {"vocabulary", "text", "models", "engine", "server", "cluster", "bench"},
 }
-NO_TORCH = ("vocabulary", "scheduling", "text", "server", "cli")
+NO_TORCH = ("vocabulary", "scheduling", "text", "server", "bench", "cli")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 40
 FORBIDDEN_NAMES = {"utils", "common", "base", "manager", "helper", "helpers", "misc"}
@@ -60,7 +61,7 @@ def test_modules_import_only_downwards():
 
 
 @pytest.mark.parametrize(
-    "module", ["server.serve", "engine.async_llm", "cli.app", "scheduling.scheduler"]
+    "module", ["server.serve", "engine.async_llm", "cli.app", "bench.load", "scheduling.scheduler"]
 )
 def test_the_front_process_never_imports_torch(module):
     code = f"import sys, penstock.{module}; sys.exit('torch' in sys.modules)"

@@ -49,10 +49,11 @@ def test_the_manual_of_routes_is_what_the_routes_say():
 
 
 def test_every_flag_has_help():
-    group = typer.main.get_command(app)
+    from scripts.write_docs import commands
+
     silent = [
         f"{name} {parameter.name}"
-        for name, command in group.commands.items()
+        for name, command in commands(typer.main.get_command(app))
         for parameter in command.params
         if not getattr(parameter, "help", None)
     ]

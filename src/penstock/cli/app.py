@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
+from penstock.cli.bench import bench
 from penstock.cli.chat import chat
 from penstock.cli.doctor import doctor
 from penstock.cli.flags import with_flags
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 for command in (serve, generate, chat, doctor):
     app.command()(with_flags(command))
+app.add_typer(bench)
 
 
 def _print_version(wanted: bool) -> None:

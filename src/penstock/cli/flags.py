@@ -10,7 +10,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 import msgspec.inspect as introspect
@@ -109,9 +109,12 @@ def _flags(kind: Any, panel: str) -> Iterator[Flag]:
             spelling=field.metadata.get("flag", ""),
             panel=panel,
         )
-        if flag.type == tuple[str, ...]:
+        if get_origin(flag.type) is tuple:
             flag = dataclasses.replace(
-                flag, type=list[str] | None, default=None, parse=lambda given: tuple(given or ())
+                flag,
+                type=list[get_args(flag.type)[0]] | None,  # type: ignore[misc]
+                default=list(flag.default) or None,
+                parse=lambda given: tuple(given or ()),
             )
         yield flag
 

@@ -2,7 +2,7 @@
 looks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -25,6 +25,14 @@ def loading_bar(*, shown: bool = True) -> Iterator[OnProgress]:
     with _bar(DownloadColumn(), shown=shown) as bar:
         task = bar.add_task("Loading weights", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def counting_bar(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[], None]]:
+    """A bar of things done; its function says that one more is."""
+    with _bar(MofNCompleteColumn(), shown=shown) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
 
 
 class GenerationBar:

@@ -49,6 +49,10 @@ class EngineFailed(PenstockError):
     """The engine died or gave up while it held this request."""
 
 
+class NoSuchServer(PenstockError):
+    """The server to be measured does not answer, or not as OpenAI's API says."""
+
+
 class ContextTooLong(InvalidRequest):
     """Prompt and output together would be longer than the model's context."""
 

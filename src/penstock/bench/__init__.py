@@ -1,0 +1,1 @@
+"""Measuring: latency and throughput of an engine in this process, and servers under load."""

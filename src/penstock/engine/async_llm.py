@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from penstock.engine.checks import check_request
 from penstock.engine.engine_process import EngineProcess, failure
 from penstock.engine.settings import (
@@ -194,6 +196,8 @@ class AsyncLLM:
                 watchdog = asyncio.create_task(self._watch(self._engine))
                 try:
                     reason = await self._listen(self._engine)
+                except msgspec.DecodeError as error:
+                    reason = f"it said what cannot be understood: {error}"
                 finally:
                     watchdog.cancel()
                 exit_code = await self._bury()
@@ -203,7 +207,7 @@ class AsyncLLM:
                 await self._launch(lambda done, total: None)
                 log.warning("engine process started again")
                 pause_s = 0.5
-            except PenstockError as error:
+            except (PenstockError, OSError) as error:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 log.error(
                     "engine could not be started again, next try in %.0f s: %s", pause_s, error

@@ -14,10 +14,8 @@ from penstock.engine.settings import (
 from penstock.vocabulary.errors import SettingsError
 
 GIB = 2**30
-CPU = Hardware(
-    device="cpu", device_name="a processor", num_cores=2, free_bytes=16 * GIB, has_bfloat16=False
-)
-GPU = replace(CPU, device="cuda:0", device_name="a GPU", free_bytes=80 * GIB, has_bfloat16=True)
+CPU = Hardware(device="cpu", device_name="a processor", free_bytes=16 * GIB)
+GPU = replace(CPU, device="cuda:0", device_name="a GPU", free_bytes=80 * GIB)
 SMALL = ModelFacts(
     name="small",
     architecture="LlamaForCausalLM",
@@ -88,6 +86,7 @@ def test_the_budget_leaves_room_for_prompts_beside_all_running_sequences():
         ({"max_model_len": 100_000}, "not within 2 and the model's 32768"),
         ({"token_budget": 1}, "at least 2"),
         ({"max_num_seqs": -1}, "at least 1"),
+        ({"seed": 2**63}, "seed 9223372036854775808 does not fit into 64 bits"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, words):

@@ -40,8 +40,7 @@ def test_sizes_and_kind_are_read(tmp_path: Path) -> None:
 def test_one_end_token_or_several(tmp_path: Path) -> None:
     assert read(tmp_path).eos_token_ids == [2]
     assert read(tmp_path, eos_token_id=[2, 7]).eos_token_ids == [2, 7]
-    assert read(tmp_path, eos_token_id=None, bos_token_id=None).eos_token_ids == []
-    assert read(tmp_path, bos_token_id=None).bos_token_id is None
+    assert read(tmp_path, eos_token_id=None).eos_token_ids == []
 
 
 def test_generation_config_names_end_tokens_and_recommends_sampling(tmp_path: Path) -> None:

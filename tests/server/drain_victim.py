@@ -3,10 +3,11 @@
 Arguments: seconds per token, and the drain timeout.
 """
 
+import asyncio
 import logging
 import sys
 
-from penstock.server.serve import run_server
+from penstock.server.serve import serve
 from penstock.server.settings import ServerSettings
 from tests.server.scripted_llm import Script, ScriptedLLM
 
@@ -15,4 +16,4 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
     llm = ScriptedLLM(Script("Hello, world", delay_s=delay_s))
     settings = ServerSettings(port=0, drain_timeout_s=drain_timeout_s)
-    sys.exit(run_server(llm, settings, on_ready=lambda url: print(url, flush=True)))
+    sys.exit(asyncio.run(serve(llm, settings, on_ready=lambda url: print(url, flush=True))))

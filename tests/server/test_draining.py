@@ -1,5 +1,6 @@
 """Told to stop, a server finishes what it has begun. These send real signals."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from penstock.server.serve import run_server
+from penstock.server.serve import serve
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.errors import SettingsError
 from tests.server.scripted_llm import ScriptedLLM
@@ -116,4 +117,4 @@ def test_a_port_in_use_is_a_clear_error():
     with listening(ScriptedLLM()) as url:
         port = int(url.rpartition(":")[2])
         with pytest.raises(SettingsError, match=f"Cannot listen on 127.0.0.1:{port}"):
-            run_server(ScriptedLLM(), ServerSettings(port=port))
+            asyncio.run(serve(ScriptedLLM(), ServerSettings(port=port)))

@@ -12,10 +12,9 @@ if TYPE_CHECKING:
 
 
 def load(settings: EngineSettings) -> "LLM":
-    """Load what the settings ask for, with a bar while it takes."""
-    with Console(stderr=True).status("Loading the model"):
-        from penstock.engine.llm import LLM  # here, since torch takes seconds to import
-
-        return LLM(
-            **{field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-        )
+    """Load what the settings ask for, and show what the wait is for."""
+    with Console(stderr=True).status("Importing torch"):
+        from penstock.engine.llm import LLM
+    return LLM(
+        **{field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    )

@@ -33,6 +33,7 @@ class Engine:
     def add(self, request: Request) -> None:
         """Queue a request's completions."""
         params = request.sampling
+        seed = self._seed(params.seed)
         prompt_len = len(request.prompt_token_ids)
         room = self.max_model_len - prompt_len
         self.scheduler.add(
@@ -44,7 +45,6 @@ class Engine:
                     end_token_ids=frozenset() if params.ignore_eos else self.end_token_ids,
                     seed=seed,
                 )
-                for seed in [self._seed(params.seed)]
                 for index in range(params.n)
             ]
         )

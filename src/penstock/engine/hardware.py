@@ -19,9 +19,7 @@ def find_hardware(device: str) -> Hardware:
         return Hardware(
             device="cpu",
             device_name=cpu_name(),
-            num_cores=num_cores(),
             free_bytes=free_memory(),
-            has_bfloat16="avx512_bf16" in cpu_flags(),
         )
     if not device.startswith("cuda"):
         raise SettingsError(
@@ -41,9 +39,7 @@ def _gpu(device: str) -> Hardware:
     return Hardware(
         device=f"cuda:{index}",
         device_name=torch.cuda.get_device_name(int(index)),
-        num_cores=num_cores(),
         free_bytes=free,
-        has_bfloat16=torch.cuda.get_device_capability(int(index)) >= (8, 0),
     )
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -11,6 +10,7 @@ from penstock.engine.hardware import find_hardware
 from penstock.engine.runner import Runner
 from penstock.engine.settings import EngineSettings, ModelFacts, OnProgress, Resolved, resolve
 from penstock.kernels.backends import choose_ops
+from penstock.kernels.ops import Ops
 from penstock.models.kv_cache import KVCache
 from penstock.models.loading import ModelConfig, load_decoder, read_config
 from penstock.scheduling.blocks import Blocks
@@ -24,6 +24,7 @@ class Prepared:
     model_dir: Path
     config: ModelConfig
     resolved: Resolved
+    ops: Ops
     notes: list[str]
 
     @property
@@ -35,22 +36,21 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
     """Read the model's configuration, look at the machine, and complete the settings."""
     config = read_config(model_dir)
     hardware = find_hardware(settings.device)
-    _, notes = choose_ops(torch.device(hardware.device))
+    ops, notes = choose_ops(torch.device(hardware.device))
     resolved = resolve(settings, hardware, _facts(name, config, model_dir))
-    return Prepared(model_dir=model_dir, config=config, resolved=resolved, notes=notes)
+    return Prepared(model_dir=model_dir, config=config, resolved=resolved, ops=ops, notes=notes)
 
 
 def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> Engine:
     """Read the weights and make the KV cache. `on_progress(bytes done, bytes in all)`."""
     resolved, spec = prepared.resolved, prepared.config.spec
     device, dtype = torch.device(resolved.device), getattr(torch, resolved.weights)
-    ops, _ = choose_ops(device)
     decoder = load_decoder(
         prepared.model_dir,
         prepared.config,
         dtype=dtype,
         device=device,
-        ops=ops,
+        ops=prepared.ops,
         on_progress=on_progress,
     )
     cache = KVCache(spec, resolved.num_blocks, resolved.block_size, dtype, device)
@@ -62,7 +62,7 @@ def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> En
     )
     return Engine(
         scheduler=scheduler,
-        runner=Runner(decoder, cache, block_size=resolved.block_size, device=device),
+        runner=Runner(decoder, cache, device),
         max_model_len=resolved.max_model_len,
         end_token_ids=prepared.end_token_ids,
         seed=resolved.seed,
@@ -70,14 +70,13 @@ def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> En
 
 
 def _facts(name: str, config: ModelConfig, model_dir: Path) -> ModelFacts:
-    spec: Any = config.spec
-    element = torch.empty((), dtype=config.dtype).element_size()
+    spec = config.spec
     weight_bytes = sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
     one_token = KVCache.block_bytes(spec, 1, torch.float32) // 4
     return ModelFacts(
         name=name,
         architecture=config.architecture,
-        num_parameters=weight_bytes // element,
+        num_parameters=weight_bytes // config.dtype.itemsize,
         checkpoint_dtype=str(config.dtype).removeprefix("torch."),
         max_positions=spec.max_positions,
         vocab_size=spec.vocab_size,

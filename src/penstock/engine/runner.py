@@ -27,10 +27,9 @@ class SliceResult:
 class Runner:
     """Owns the decoder, the KV tensors and the device."""
 
-    def __init__(self, decoder: Decoder, cache: KVCache, *, block_size: int, device: torch.device):
+    def __init__(self, decoder: Decoder, cache: KVCache, device: torch.device) -> None:
         self.decoder = decoder
         self.cache = cache
-        self.block_size = block_size
         self.device = device
 
     @torch.inference_mode()
@@ -38,7 +37,7 @@ class Runner:
         """Compute a plan; one result per slice, in its order."""
         if plan.copies:
             self.cache.copy_blocks(plan.copies)
-        batch = StepBatch.lay_out(plan, self.block_size, self.device)
+        batch = StepBatch.lay_out(plan, self.cache.block_size, self.device)
         hidden = self.decoder(batch.token_ids, batch.layout, self.cache)
         results = [SliceResult() for _ in plan.slices]
         if len(batch.logits_at):

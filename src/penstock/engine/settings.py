@@ -77,9 +77,7 @@ class Hardware:
 
     device: str
     device_name: str
-    num_cores: int
     free_bytes: int
-    has_bfloat16: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +127,8 @@ ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> Resolved:
     """Complete the settings. Raises `SettingsError` for what cannot go together."""
+    if settings.seed is not None and not -(2**63) <= settings.seed < 2**63:
+        raise SettingsError(f"seed {settings.seed} does not fit into 64 bits.")
     reasons: dict[str, str] = {}
     weights = _weights(settings, hardware, model, reasons)
     element = ELEMENT_BYTES[weights]

@@ -38,7 +38,6 @@ class ModelConfig:
     dtype: torch.dtype
     """The type the checkpoint's weights are said to be stored in."""
     eos_token_ids: list[int]
-    bos_token_id: int | None
     sampling_defaults: dict[str, Any]
     """The sampling options the model's authors recommend, by their Hugging Face names."""
     hf: dict[str, Any]
@@ -69,7 +68,6 @@ def read_config(model_dir: Path) -> ModelConfig:
         architecture=architecture,
         dtype=_dtype(config),
         eos_token_ids=_token_ids(generation.get("eos_token_id", hf.get("eos_token_id"))),
-        bos_token_id=next(iter(_token_ids(hf.get("bos_token_id"))), None),
         sampling_defaults=_sampling_defaults(generation),
         hf=hf,
     )

@@ -99,10 +99,3 @@ class Blocks:
                 break
             found.append(block)
         return found
-
-    def clear_cache(self) -> None:
-        """Forget every cached prefix; blocks in use stay with their holders."""
-        self._blank.extend(self._cached)
-        self._cached.clear()
-        self._hash_of.clear()
-        self._block_of.clear()

@@ -24,7 +24,7 @@ def create_app(llm: EngineFront, settings: ServerSettings) -> DescribedApp:
 
 
 def app_around(front: Front) -> DescribedApp:
-    """The application of a front that somebody else steers too, as `run_server` does."""
+    """The application of a front that somebody else steers too, as `serve` does."""
     app = DescribedApp(
         title="Penstock",
         version=penstock.__version__,

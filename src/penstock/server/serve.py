@@ -1,6 +1,5 @@
 """Running the server until somebody tells it to stop, and then letting it finish its work."""
 
-import asyncio
 import logging
 import socket
 import time
@@ -8,7 +7,6 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
-import uvloop
 
 from penstock.server.app import app_around
 from penstock.server.engine_front import EngineFront
@@ -61,17 +59,6 @@ async def serve(
     with listener:
         await server.serve(sockets=[listener])
     return 1 if server.force_exit else 0
-
-
-def run_server(
-    llm: EngineFront,
-    settings: ServerSettings,
-    *,
-    on_ready: Callable[[str], None] = lambda url: None,
-) -> int:
-    """`serve`, in an event loop of its own."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(llm, settings, on_ready=on_ready))
 
 
 class _DrainingServer(uvicorn.Server):

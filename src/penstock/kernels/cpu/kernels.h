@@ -1,0 +1,20 @@
+// The table of kernels: one instance per instruction set, filled by table.cpp.
+//
+// A kernel is a plain function of a struct of addresses and sizes. Its struct and its declaration
+// are in the header beside it; whoever adds one adds a line here and a line in table.cpp.
+#pragma once
+
+#include "../norm/kernel.h"
+#include "declare.h"
+
+namespace penstock {
+
+struct Kernels {
+  const char* isa;
+  int lanes;  // floats in a vector
+  void (*norm)(const NormArgs&);
+};
+
+PENSTOCK_FOR_EACH_ISA(extern const Kernels kernels)
+
+}  // namespace penstock

@@ -6,12 +6,20 @@ from pathlib import Path
 import torch
 
 from penstock.engine.engine import Engine
-from penstock.engine.hardware import find_hardware
+from penstock.engine.hardware import find_device, find_hardware
 from penstock.engine.runner import Runner
-from penstock.engine.settings import EngineSettings, ModelFacts, OnProgress, Resolved, resolve
+from penstock.engine.settings import (
+    BLOCK_SIZE,
+    EngineSettings,
+    ModelFacts,
+    OnProgress,
+    Resolved,
+    resolve,
+)
 from penstock.kernels.backends import choose_ops
-from penstock.kernels.ops import Ops
-from penstock.models.kv_cache import KVCache
+from penstock.kernels.kv_cache.contract import KV_DTYPES
+from penstock.kernels.ops import REFERENCE, Ops
+from penstock.models.kv_cache import KVCache, block_bytes
 from penstock.models.loading import ModelConfig, load_decoder, read_config
 from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
@@ -35,25 +43,34 @@ class Prepared:
 def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
     """Read the model's configuration, look at the machine, and complete the settings."""
     config = read_config(model_dir)
-    hardware = find_hardware(settings.device)
-    ops, notes = choose_ops(torch.device(hardware.device))
-    resolved = resolve(settings, hardware, _facts(name, config, model_dir))
+    device = find_device(settings.device)
+    ops, notes = choose_ops(torch.device(device))
+    hardware = find_hardware(device, has_kernels=ops is not REFERENCE)
+    resolved = resolve(settings, hardware, _facts(name, config, model_dir, ops))
     return Prepared(model_dir=model_dir, config=config, resolved=resolved, ops=ops, notes=notes)
 
 
 def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> Engine:
     """Read the weights and make the KV cache. `on_progress(bytes done, bytes in all)`."""
     resolved, spec = prepared.resolved, prepared.config.spec
-    device, dtype = torch.device(resolved.device), getattr(torch, resolved.weights)
+    device, ops = torch.device(resolved.device), prepared.ops
     decoder = load_decoder(
         prepared.model_dir,
         prepared.config,
-        dtype=dtype,
+        weights=resolved.weights,
+        dtype=getattr(torch, resolved.dtype),
         device=device,
-        ops=prepared.ops,
+        ops=ops,
         on_progress=on_progress,
     )
-    cache = KVCache(spec, resolved.num_blocks, resolved.block_size, dtype, device)
+    cache = KVCache(
+        spec,
+        resolved.num_blocks,
+        resolved.block_size,
+        resolved.kv_dtype,
+        ops=ops,
+        device=device,
+    )
     blocks = Blocks(
         resolved.num_blocks, resolved.block_size, prefix_caching=resolved.prefix_caching
     )
@@ -69,10 +86,9 @@ def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> En
     )
 
 
-def _facts(name: str, config: ModelConfig, model_dir: Path) -> ModelFacts:
+def _facts(name: str, config: ModelConfig, model_dir: Path, ops: Ops) -> ModelFacts:
     spec = config.spec
     weight_bytes = sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
-    one_token = KVCache.block_bytes(spec, 1, torch.float32) // 4
     return ModelFacts(
         name=name,
         architecture=config.architecture,
@@ -80,5 +96,5 @@ def _facts(name: str, config: ModelConfig, model_dir: Path) -> ModelFacts:
         checkpoint_dtype=str(config.dtype).removeprefix("torch."),
         max_positions=spec.max_positions,
         vocab_size=spec.vocab_size,
-        kv_elements_per_token=one_token,
+        kv_block_bytes={dtype: block_bytes(spec, BLOCK_SIZE, dtype, ops) for dtype in KV_DTYPES},
     )

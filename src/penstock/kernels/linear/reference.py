@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from penstock.kernels.activation.reference import activate, activate_gate
+from penstock.kernels.norm.contract import Norm
+from penstock.kernels.norm.reference import norm as normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,13 +17,37 @@ class DenseLinear:
 
     weight: Tensor
     bias: Tensor | None
+    gated: bool = False
 
 
-def pack_linear(weight: Tensor, bias: Tensor | None) -> DenseLinear:
-    """Make what `linear` takes of a weight [out, in] and a bias [out] or None. No copy."""
-    return DenseLinear(weight, bias)
+def pack_linear(
+    weight: Tensor, bias: Tensor | None, scheme: str, *, gated: bool = False
+) -> DenseLinear:
+    """Make what `linear` takes of a weight [out, in] and a bias [out] or None, both float.
+
+    scheme names how the weight is kept: float32, bfloat16 or float16. The rows of a gated linear
+    are a gate's, then as many of the values it gates. The weight is copied: what comes from a
+    mapped file lies at any address, and a product's last bit depends on that.
+    """
+    return DenseLinear(weight.to(getattr(torch, scheme), copy=True), bias, gated)
 
 
-def linear(x: Tensor, packed: DenseLinear) -> Tensor:
-    """x [T, in] times the packed weight, plus its bias: [T, out], in x's dtype."""
-    return functional.linear(x, packed.weight, packed.bias)
+def linear(
+    x: Tensor,
+    packed: DenseLinear,
+    *,
+    norm: Norm | None = None,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """x [T, in] times the packed weight, plus its bias: [T, out], in x's dtype.
+
+    Around it, what a faster backend does in the same pass: x is normalised first where there is a
+    norm; the activation follows, of the gate alone in a gated linear, whose output is then [T, out
+    / 2]; a residual of the output's shape is added last.
+    """
+    h = x if norm is None else normalise(x, norm)
+    y = functional.linear(h, packed.weight.to(x.dtype), packed.bias)
+    if activation is not None:
+        y = activate_gate(y, activation) if packed.gated else activate(y, activation)
+    return y if residual is None else residual + y

@@ -16,10 +16,11 @@ from penstock.kernels.ops import REFERENCE, Ops
 from penstock.kernels.paged_attention.contract import AttentionShape
 from tests.kernels import formulas
 from tests.kernels.attention_cases import ATTENTION, attend, attend_formula
+from tests.kernels.instruction_sets import ISAS, cpu_ops
 from tests.kernels.paged_cache import BLOCK_SIZE, empty_cache
 from tests.paged_steps import lay_out, scattered_rows
 
-BACKENDS: Mapping[str, Ops] = {"reference": REFERENCE}
+BACKENDS: Mapping[str, Ops] = {"reference": REFERENCE} | {isa: cpu_ops() for isa in ISAS}
 
 Arguments = tuple[Any, ...]
 

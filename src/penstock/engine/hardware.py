@@ -57,6 +57,14 @@ def num_cores() -> int:
     return allowed
 
 
+def num_threads() -> int:
+    """Threads to compute on: OMP_NUM_THREADS, since whoever sets it knows what else runs here, or
+    else one per core.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(asked)) if asked.isdecimal() else num_cores()
+
+
 def free_memory() -> int:
     """Bytes that can be allocated without swapping, the control group's limit included."""
     free = _meminfo("MemAvailable")

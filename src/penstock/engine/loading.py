@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from penstock.engine.engine import Engine
-from penstock.engine.hardware import find_device, find_hardware
+from penstock.engine.hardware import find_device, find_hardware, num_threads
 from penstock.engine.runner import Runner
 from penstock.engine.settings import (
     BLOCK_SIZE,
@@ -44,8 +44,11 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
     """Read the model's configuration, look at the machine, and complete the settings."""
     config = read_config(model_dir)
     device = find_device(settings.device)
-    ops, notes = choose_ops(torch.device(device))
-    hardware = find_hardware(device, has_kernels=ops is not REFERENCE)
+    ops, notes = choose_ops(torch.device(device), num_threads())
+    has_kernels = ops is not REFERENCE
+    # Two pools of threads on the same cores wait for each other: the kernels' own one computes.
+    torch.set_num_threads(1 if has_kernels else num_threads())
+    hardware = find_hardware(device, has_kernels=has_kernels)
     resolved = resolve(settings, hardware, _facts(name, config, model_dir, ops))
     return Prepared(model_dir=model_dir, config=config, resolved=resolved, ops=ops, notes=notes)
 

@@ -1,4 +1,4 @@
-"""The instruction sets that kernels can be tested on here: none where the extension was not built."""
+"""Instruction sets that kernels can be tested on here: none where the extension was not built."""
 
 from importlib.util import find_spec
 

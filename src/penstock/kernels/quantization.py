@@ -88,8 +88,8 @@ def int4_linear(x: Quantized, weight: Quantized) -> Tensor:
     assert weight.group_size is not None
     total = torch.zeros(len(x.values), len(weight.values), device=x.values.device)
     parts = zip(
-        x.values.split(weight.group_size, dim=1),
-        weight.values.split(weight.group_size, dim=1),
+        torch.split(x.values, weight.group_size, dim=1),
+        torch.split(weight.values, weight.group_size, dim=1),
         weight.scale.unbind(dim=1),
         strict=True,
     )
@@ -105,7 +105,9 @@ def _integer_product(x: Tensor, weight: Tensor) -> Tensor:
     """
     total = torch.zeros(len(x), len(weight), dtype=torch.int32, device=x.device)
     for x_part, weight_part in zip(
-        x.split(_EXACT_IN_FLOAT32, dim=1), weight.split(_EXACT_IN_FLOAT32, dim=1), strict=True
+        torch.split(x, _EXACT_IN_FLOAT32, dim=1),
+        torch.split(weight, _EXACT_IN_FLOAT32, dim=1),
+        strict=True,
     ):
         total += (x_part.float() @ weight_part.float().T).int()
     return total

@@ -5,15 +5,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from penstock.kernels.linear.reference import DenseLinear, linear, pack_linear
+from penstock.kernels.linear.reference import (
+    DenseLinear,
+    QuantizedLinear,
+    linear,
+    pack_linear,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class DenseExperts:
     """The two linears of every expert."""
 
-    gate_up: tuple[DenseLinear, ...]
-    down: tuple[DenseLinear, ...]
+    gate_up: tuple[DenseLinear | QuantizedLinear, ...]
+    down: tuple[DenseLinear | QuantizedLinear, ...]
 
 
 def pack_experts(gate_up: list[Tensor], down: list[Tensor], scheme: str) -> DenseExperts:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from penstock.engine.cost import cost_model
 from penstock.engine.engine import Engine
 from penstock.engine.hardware import find_device, find_hardware, num_threads
 from penstock.engine.runner import Runner
@@ -83,6 +84,7 @@ def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> En
     return Engine(
         scheduler=scheduler,
         runner=Runner(decoder, cache, device),
+        cost=cost_model(spec, resolved),
         max_model_len=resolved.max_model_len,
         end_token_ids=prepared.end_token_ids,
         seed=resolved.seed,

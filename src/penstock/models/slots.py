@@ -32,6 +32,10 @@ class LinearSlot(_Named):
     gated: bool = False
     split: Split = None
 
+    @property
+    def elements(self) -> int:
+        return self.out_features * self.in_features
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormSlot(_Named):

@@ -5,6 +5,8 @@
 #pragma once
 
 #include "../norm/kernel.h"
+#include "../paged_attention/kernel.h"
+#include "../rope_write_kv/kernel.h"
 #include "declare.h"
 
 namespace penstock {
@@ -13,6 +15,8 @@ struct Kernels {
   const char* isa;
   int lanes;  // floats in a vector
   void (*norm)(const NormArgs&);
+  void (*paged_attention)(const PagedAttentionArgs&);
+  void (*rope_write_kv)(const RopeWriteKVArgs&);
 };
 
 PENSTOCK_FOR_EACH_ISA(extern const Kernels kernels)

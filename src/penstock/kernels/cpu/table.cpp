@@ -11,6 +11,8 @@ const Kernels kernels = {
     .isa = PENSTOCK_NAME(PENSTOCK_ISA),
     .lanes = kLanes,
     .norm = norm,
+    .paged_attention = paged_attention,
+    .rope_write_kv = rope_write_kv,
 };
 
 }  // namespace penstock::PENSTOCK_ISA

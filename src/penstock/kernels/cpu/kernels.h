@@ -4,6 +4,7 @@
 // are in the header beside it; whoever adds one adds a line here and a line in table.cpp.
 #pragma once
 
+#include "../limits/kernel.h"
 #include "../norm/kernel.h"
 #include "../paged_attention/kernel.h"
 #include "../rope_write_kv/kernel.h"
@@ -14,6 +15,7 @@ namespace penstock {
 struct Kernels {
   const char* isa;
   int lanes;  // floats in a vector
+  void (*limit)(const LimitArgs&);
   void (*norm)(const NormArgs&);
   void (*paged_attention)(const PagedAttentionArgs&);
   void (*rope_write_kv)(const RopeWriteKVArgs&);

@@ -10,6 +10,7 @@ namespace penstock::PENSTOCK_ISA {
 const Kernels kernels = {
     .isa = PENSTOCK_NAME(PENSTOCK_ISA),
     .lanes = kLanes,
+    .limit = limit,
     .norm = norm,
     .paged_attention = paged_attention,
     .rope_write_kv = rope_write_kv,

@@ -31,7 +31,7 @@ PENSTOCK_INLINE Floats load_floats(const Float16* from) {
 
 // int8 elements are still to be multiplied by their token's scale.
 PENSTOCK_INLINE Floats load_floats(const int8_t* from) {
-  return to_floats(__builtin_convertvector(load<Bytes>(from), Ints));
+  return to_floats(widen(load<Bytes>(from)));
 }
 
 // Rounded to nearest, ties to even; a NaN stays one.

@@ -7,7 +7,7 @@
 
 namespace penstock::PENSTOCK_ISA {
 
-inline constexpr int kChunkKeys = 64;
+inline constexpr int kChunkKeys = 128;
 inline constexpr int kChunkTiles = kChunkKeys / kTileTokens;
 
 // Keys [D, 16] and values [16, stride] of each tile; scales [kChunkKeys], for int8 only. Tiles

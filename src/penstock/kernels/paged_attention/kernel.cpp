@@ -8,7 +8,7 @@ namespace penstock::PENSTOCK_ISA {
 namespace {
 
 // Above so many rows, converting a chunk to floats once costs less than once for every six rows.
-constexpr int kMostRowsUnconverted = kMostRows;
+constexpr int kMostRowsUnconverted = 2 * kMostRows;
 
 int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -92,15 +92,23 @@ struct Item {
   int64_t first_key(int row) const { return s.a.window ? max(0, position(row) + 1 - s.a.window) : 0; }
   int head(int row) const { return item.kv_head * s.group + row % s.group; }
 
+  Row row_of(int row, int64_t start) const {
+    const float* bias = s.a.key_bias ? s.a.key_bias + head(row) * s.a.max_positions + start : nullptr;
+    return {static_cast<int>(max(first_key(row) - start, 0)),
+            static_cast<int>(min(position(row) + 1 - start, kChunkKeys)), bias,
+            s.a.max_positions - start, s.state(w.states, row)};
+  }
+
   // Queries, scaled, group by group: within a group [D, rows].
   void pack_query() const {
+    const float scale = s.a.scale * kLog2E;
     for (int index = 0; index < num_groups; ++index) {
       const Group group = group_at(num_rows, index);
       float* packed = w.query + group.first * s.size;
       for (int r = 0; r < group.rows; ++r) {
         const int row = group.first + r;
         const float* from = s.a.query + (item.row + row / s.group) * s.a.query_stride + head(row) * s.size;
-        for (int64_t d = 0; d < s.size; ++d) packed[d * group.rows + r] = from[d] * s.a.scale;
+        for (int64_t d = 0; d < s.size; ++d) packed[d * group.rows + r] = from[d] * scale;
       }
     }
   }
@@ -159,15 +167,9 @@ struct Item {
     for (int key = from; key < to; key += kStep) {
       score_vectors<R>(w.query + first_row * s.size, chunk, key / kLanes, w.scores);
     }
-    for (int r = 0; r < R; ++r) {
-      const int row = first_row + r;
-      const float* bias = s.a.key_bias ? s.a.key_bias + head(row) * s.a.max_positions + start : nullptr;
-      const Seen seen{static_cast<int>(max(first_key(row) - start, 0)),
-                      static_cast<int>(min(position(row) + 1 - start, kChunkKeys)),
-                      from, to, bias, s.a.max_positions - start};
-      softmax(w.scores + r * kChunkKeys, seen, chunk.key_scales, chunk.value_scales,
-              s.state(w.states, row));
-    }
+    Row rows[R];
+    for (int r = 0; r < R; ++r) rows[r] = row_of(first_row + r, start);
+    softmax(w.scores, from, to, rows, R, chunk.key_scales, chunk.value_scales);
     add_values<R>(w.scores, chunk, begin, past, w.states + first_row * s.stride, s.stride);
   }
 

@@ -15,6 +15,32 @@ inline constexpr int kMostRows = 6;
 template <int R>
 inline constexpr int kVectors = kLanes == 16 ? 4 : R > 3 ? 2 : R > 1 ? 4 : 8;
 
+// sums[r][v] += rows[r] * columns[v], with columns, or rows where these are fewer, in registers.
+template <int R, int V, class Rows, class Columns>
+PENSTOCK_INLINE void add_products(Floats (&sums)[R][V], Rows rows, Columns columns) {
+  if constexpr (R < V) {
+    Floats row[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) row[r] = broadcast(rows(r));
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+      const Floats column = load_floats(columns(v));
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sums[r][v] += row[r] * column;
+    }
+  } else {
+    Floats column[V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) column[v] = load_floats(columns(v));
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Floats row = broadcast(rows(r));
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) sums[r][v] += row * column[v];
+    }
+  }
+}
+
 // scores [R, kChunkKeys], from vector `first` on, of query [D, R].
 template <int R, class T>
 PENSTOCK_INLINE void score_vectors(const float* query, const Chunk<T>& chunk, int first, float* scores) {
@@ -27,15 +53,8 @@ PENSTOCK_INLINE void score_vectors(const float* query, const Chunk<T>& chunk, in
     keys[v] = chunk.keys[key / kTileTokens] + key % kTileTokens;
   }
   for (int64_t d = 0; d < chunk.size; ++d) {
-    Floats loaded[V];
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) loaded[v] = load_floats(keys[v] + d * kTileTokens);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const Floats q = broadcast(query[d * R + r]);
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sums[r][v] += q * loaded[v];
-    }
+    add_products(sums, [&](int r) { return query[d * R + r]; },
+                 [&](int v) { return keys[v] + d * kTileTokens; });
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -58,15 +77,8 @@ PENSTOCK_INLINE void add_vectors(const float* shares, const Chunk<T>& chunk, int
     const int tile = key / kTileTokens, tile_end = (tile + 1) * kTileTokens;
     const T* values = chunk.values[tile] + key % kTileTokens * chunk.stride + element;
     for (const int last = tile_end < end ? tile_end : end; key < last; ++key) {
-      Floats loaded[V];
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) loaded[v] = load_floats(values + v * kLanes);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const Floats share = broadcast(shares[r * kChunkKeys + key]);
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) sums[r][v] += share * loaded[v];
-      }
+      add_products(sums, [&](int r) { return shares[r * kChunkKeys + key]; },
+                   [&](int v) { return values + v * kLanes; });
       values += chunk.stride;
     }
   }

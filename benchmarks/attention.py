@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import penstock.kernels.cpu._native as _native
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-import penstock.kernels.cpu._native as _native
 from penstock.kernels.cpu.backend import cpu_ops
 from penstock.kernels.kv_cache.contract import KV_DTYPES, KVShape
 from penstock.kernels.limits.cpu import measured_bandwidth, measured_flops

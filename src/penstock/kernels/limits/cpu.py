@@ -16,7 +16,8 @@ def measured_flops() -> float:
     """float32 operations per second in multiply-adds on registers, all threads together."""
     count = 12 * 500_000
     seconds = _best(lambda: _native.multiply_add(count))
-    return 2 * count * _native.lanes() * _native.num_threads() / seconds
+    lanes: int = _native.lanes() * _native.num_threads()
+    return 2 * count * lanes / seconds
 
 
 def measured_bandwidth(num_bytes: int = 1 << 28) -> float:

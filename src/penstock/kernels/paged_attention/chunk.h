@@ -16,6 +16,7 @@ template <class T>
 struct Chunk {
   const T* keys[kChunkTiles];
   const T* values[kChunkTiles];
+  const T* next_keys[kChunkTiles];
   const float *key_scales, *value_scales;
   int64_t size, stride;
 };

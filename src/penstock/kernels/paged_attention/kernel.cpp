@@ -7,8 +7,9 @@
 namespace penstock::PENSTOCK_ISA {
 namespace {
 
-// Above so many rows, converting a chunk to floats once costs less than once for every six rows.
-constexpr int kMostRowsUnconverted = 2 * kMostRows;
+// So few rows wait for memory rather than for arithmetic: they fetch ahead, and convert what they
+// read in registers. More rows share one conversion, and find what they read in the L2 cache.
+constexpr int kFewRows = 3 * kMostRows;
 
 int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -114,13 +115,16 @@ struct Item {
   }
 
   Chunk<T> chunk_at(int64_t key) const {
-    Chunk<T> chunk{{}, {}, nullptr, nullptr, s.size, s.size};
+    Chunk<T> chunk{{}, {}, {}, nullptr, nullptr, s.size, s.size};
     const LayerKV& cache = *s.a.cache;
     const bool scaled = sizeof(T) == 1;
     for (int t = 0; t < kChunkTiles; ++t) {
       const int64_t number = s.a.tiles[item.tiles + min(key / kTileTokens + t, last_tile)];
       const int64_t tile = number * cache.num_kv_heads + item.kv_head;
       chunk.keys[t] = static_cast<const T*>(cache.keys) + tile * kTileTokens * s.size;
+      const int64_t next = s.a.tiles[item.tiles + min(key / kTileTokens + kChunkTiles + t, last_tile)];
+      chunk.next_keys[t] = static_cast<const T*>(cache.keys) +
+                           (next * cache.num_kv_heads + item.kv_head) * kTileTokens * s.size;
       chunk.values[t] = static_cast<const T*>(cache.values) + tile * kTileTokens * s.size;
       if (scaled) {
         const auto bytes = kTileTokens * sizeof(float);
@@ -134,7 +138,7 @@ struct Item {
   }
 
   Chunk<float> converted(const Chunk<T>& from) const {
-    Chunk<float> to{{}, {}, from.key_scales, from.value_scales, s.size, s.width};
+    Chunk<float> to{{}, {}, {}, from.key_scales, from.value_scales, s.size, s.width};
     for (int t = 0; t < kChunkTiles; ++t) {
       float* keys = w.keys + t * kTileTokens * s.width;
       float* values = w.values + t * kTileTokens * s.width;
@@ -157,7 +161,7 @@ struct Item {
     return to;
   }
 
-  template <int R, class U>
+  template <int R, bool kFetch, class U>
   void attend_group(const Chunk<U>& chunk, int first_row, int64_t start) const {
     constexpr int kStep = kVectors<R> * kLanes;
     const int begin = static_cast<int>(max(first_key(first_row) - start, 0));
@@ -165,25 +169,25 @@ struct Item {
     if (begin >= past) return;
     const int from = begin / kStep * kStep, to = static_cast<int>(rounded_up(past, kStep));
     for (int key = from; key < to; key += kStep) {
-      score_vectors<R>(w.query + first_row * s.size, chunk, key / kLanes, w.scores);
+      score_vectors<R, kFetch>(w.query + first_row * s.size, chunk, key / kLanes, w.scores);
     }
     Row rows[R];
     for (int r = 0; r < R; ++r) rows[r] = row_of(first_row + r, start);
     softmax(w.scores, from, to, rows, R, chunk.key_scales, chunk.value_scales);
-    add_values<R>(w.scores, chunk, begin, past, w.states + first_row * s.stride, s.stride);
+    add_values<R, kFetch>(w.scores, chunk, begin, past, w.states + first_row * s.stride, s.stride);
   }
 
-  template <class U>
+  template <bool kFetch, class U>
   void attend(const Chunk<U>& chunk, int64_t start) const {
     for (int index = 0; index < num_groups; ++index) {
       const Group group = group_at(num_rows, index);
       switch (group.rows) {
-        case 1: attend_group<1>(chunk, group.first, start); break;
-        case 2: attend_group<2>(chunk, group.first, start); break;
-        case 3: attend_group<3>(chunk, group.first, start); break;
-        case 4: attend_group<4>(chunk, group.first, start); break;
-        case 5: attend_group<5>(chunk, group.first, start); break;
-        default: attend_group<6>(chunk, group.first, start); break;
+        case 1: attend_group<1, kFetch>(chunk, group.first, start); break;
+        case 2: attend_group<2, kFetch>(chunk, group.first, start); break;
+        case 3: attend_group<3, kFetch>(chunk, group.first, start); break;
+        case 4: attend_group<4, kFetch>(chunk, group.first, start); break;
+        case 5: attend_group<5, kFetch>(chunk, group.first, start); break;
+        default: attend_group<6, kFetch>(chunk, group.first, start); break;
       }
     }
   }
@@ -193,10 +197,16 @@ struct Item {
     for (int row = 0; row < num_rows; ++row) clear(s.state(w.states, row));
     const int64_t range_end = min(end, (range + 1) * kRangeKeys);
     const int64_t first = max(range * kRangeKeys, first_key(0)) / kChunkKeys * kChunkKeys;
-    const bool direct = s.size == s.width && (sizeof(T) == sizeof(float) || num_rows <= kMostRowsUnconverted);
+    const bool few = num_rows <= kFewRows, dense = s.size == s.width;
     for (int64_t start = first; start < range_end; start += kChunkKeys) {
       const Chunk<T> chunk = chunk_at(start);
-      direct ? attend(chunk, start) : attend(converted(chunk), start);
+      if (few && dense) {
+        attend<true>(chunk, start);
+      } else if (sizeof(T) == sizeof(float) && dense) {
+        attend<false>(chunk, start);
+      } else {
+        attend<false>(converted(chunk), start);
+      }
     }
   }
 

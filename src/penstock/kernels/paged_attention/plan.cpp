@@ -10,15 +10,16 @@ namespace penstock {
 namespace {
 
 // Rows of queries that share one look at keys and values: enough to make up for fetching and
-// converting these, few enough for all of their states to stay in the L2 cache.
-constexpr int32_t kItemRows = 96;
+// converting these, few enough for all of their states to stay in the L2 cache. Kernels take six
+// rows at a time, so it is a multiple of that where it can be.
+constexpr int32_t kItemRows = 96, kRowsAtATime = 6;
 // An item is cut into ranges of keys where it is more than this part of a thread's share.
 constexpr int64_t kItemsPerThread = 4;
 
 int64_t ceil_div(int64_t count, int64_t unit) { return (count + unit - 1) / unit; }
 
-void require(bool holds, const std::string& otherwise) {
-  if (!holds) throw std::invalid_argument(otherwise);
+void refuse(int64_t sequence, const char* why) {
+  throw std::invalid_argument("sequence " + std::to_string(sequence) + " " + why);
 }
 
 struct Sequence {
@@ -28,14 +29,15 @@ struct Sequence {
 Sequence sequence_at(const AttentionFacts& facts, int64_t index) {
   const int32_t row = facts.cu_seqlens_q[index], tokens = facts.cu_seqlens_q[index + 1] - row;
   const int32_t context = facts.context_lens[index];
-  const std::string name = "sequence " + std::to_string(index);
-  require(tokens >= 0, name + " has fewer than no tokens");
+  if (tokens < 0) refuse(index, "has fewer than no tokens");
   if (tokens == 0) return {row, 0, 0};
-  require(context >= tokens, name + " has more tokens than context");
-  require(context <= facts.max_blocks * facts.tiles_per_block * kTileTokens,
-          name + "'s context is longer than its blocks");
-  require(!facts.key_bias || context <= facts.max_positions,
-          name + "'s context is longer than the bias of its keys");
+  if (context < tokens) refuse(index, "has more tokens than context");
+  if (context > facts.max_blocks * facts.tiles_per_block * kTileTokens) {
+    refuse(index, "has a longer context than its blocks hold");
+  }
+  if (facts.key_bias && context > facts.max_positions) {
+    refuse(index, "has a longer context than there are positions with a bias");
+  }
   return {row, tokens, context};
 }
 
@@ -54,7 +56,7 @@ void add_tiles(AttentionPlan& plan, int64_t index, const Sequence& sequence) {
   for (int64_t tile = first; tile < count; ++tile) {
     const int64_t block = blocks[tile / facts.tiles_per_block];
     const int64_t number = block * facts.tiles_per_block + tile % facts.tiles_per_block;
-    require(block >= 0 && number <= INT32_MAX, "block " + std::to_string(block) + " cannot be");
+    if (block < 0 || number > INT32_MAX) refuse(index, "names a block that cannot be");
     plan.tiles[start + tile] = static_cast<int32_t>(number);
     plan.max_tile = std::max(plan.max_tile, static_cast<int32_t>(number));
   }
@@ -62,7 +64,8 @@ void add_tiles(AttentionPlan& plan, int64_t index, const Sequence& sequence) {
 
 void add_items(AttentionPlan& plan, const Sequence& sequence, int64_t tiles) {
   const AttentionFacts& facts = plan.facts;
-  const int32_t piece = std::max(1, kItemRows / (facts.num_heads / facts.num_kv_heads));
+  const int32_t most = std::max(1, kItemRows / (facts.num_heads / facts.num_kv_heads));
+  const int32_t piece = most < kRowsAtATime ? most : most / kRowsAtATime * kRowsAtATime;
   for (int32_t done = 0; done < sequence.num_tokens; done += piece) {
     AttentionItem item{};
     item.tiles = tiles;
@@ -119,6 +122,10 @@ void split_long(AttentionPlan& plan) {
 }  // namespace
 
 AttentionPlan plan_attention(const AttentionFacts& facts) {
+  if (facts.num_kv_heads <= 0 || facts.head_dim <= 0 || facts.num_heads % facts.num_kv_heads != 0 ||
+      facts.num_heads <= 0) {
+    throw std::invalid_argument("every key-value head must serve equally many query heads");
+  }
   AttentionPlan plan;
   plan.facts = facts;
   for (int64_t index = 0; index < facts.num_sequences; ++index) {

@@ -27,8 +27,8 @@ def rope_write_kv(
     num_heads = count - 2 * num_kv_heads
     if size != cache.shape.head_dim or num_heads <= 0 or slot_mapping.shape != (num_tokens,):
         raise ValueError(
-            f"Heads {list(heads.shape)} with slots {list(slot_mapping.shape)} do not fit a cache of "
-            f"{num_kv_heads} heads of {cache.shape.head_dim}."
+            f"Heads {list(heads.shape)} with slots {list(slot_mapping.shape)} do not fit a cache "
+            f"of {num_kv_heads} heads of {cache.shape.head_dim}."
         )
     _native.rope_write_kv(
         address(heads, "heads"),

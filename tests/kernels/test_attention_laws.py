@@ -79,7 +79,7 @@ class Prompts:
         return list(self.ops.paged_attention(query, self.cache, plan).split(counts))
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=[1, 2])
 def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
     import penstock.kernels.cpu._native as native
 

@@ -64,11 +64,10 @@ struct Group {
   int first, rows;
 };
 
-// As few groups as possible, and of sizes as equal as possible: 7 rows are 4 and 3.
+// As many groups of six as there are, and the rest.
 Group group_at(int num_rows, int index) {
-  const int count = (num_rows + kMostRows - 1) / kMostRows;
-  const int rows = num_rows / count, larger = num_rows % count;
-  return {index * rows + (index < larger ? index : larger), rows + (index < larger)};
+  const int first = index * kMostRows;
+  return {first, num_rows - first < kMostRows ? num_rows - first : kMostRows};
 }
 
 // Some tokens of one sequence and one key-value head, and the keys they see.

@@ -4,6 +4,7 @@ import os
 from dataclasses import fields, replace
 
 import penstock.kernels.cpu._native as _native
+from penstock.kernels.linear.cpu import linear, pack_linear
 from penstock.kernels.norm.cpu import norm
 from penstock.kernels.ops import REFERENCE, Ops
 
@@ -31,7 +32,7 @@ def cpu_ops(num_threads: int) -> tuple[Ops, list[str]]:
 
 def kernels() -> Ops:
     """The operations, on whatever instruction set and threads are in use."""
-    return replace(REFERENCE, norm=norm)
+    return replace(REFERENCE, linear=linear, norm=norm, pack_linear=pack_linear)
 
 
 def _gaps(ops: Ops) -> list[str]:

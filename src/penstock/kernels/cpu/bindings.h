@@ -24,6 +24,7 @@ void launch(void (*kernel)(const Args&), const Args& args) {
   kernel(args);
 }
 
+void bind_linear(nanobind::module_& m);
 void bind_norm(nanobind::module_& m);
 
 }  // namespace penstock

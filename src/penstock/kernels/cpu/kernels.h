@@ -4,6 +4,7 @@
 // are in the header beside it; whoever adds one adds a line here and a line in table.cpp.
 #pragma once
 
+#include "../linear/kernel.h"
 #include "../norm/kernel.h"
 #include "declare.h"
 
@@ -12,7 +13,9 @@ namespace penstock {
 struct Kernels {
   const char* isa;
   int lanes;  // floats in a vector
+  void (*linear)(const LinearArgs&);
   void (*norm)(const NormArgs&);
+  void (*pack_linear)(const PackArgs&);
 };
 
 PENSTOCK_FOR_EACH_ISA(extern const Kernels kernels)

@@ -24,5 +24,6 @@ NB_MODULE(_native, m) {
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
   });
+  penstock::bind_linear(m);
   penstock::bind_norm(m);
 }

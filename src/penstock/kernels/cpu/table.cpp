@@ -10,7 +10,9 @@ namespace penstock::PENSTOCK_ISA {
 const Kernels kernels = {
     .isa = PENSTOCK_NAME(PENSTOCK_ISA),
     .lanes = kLanes,
+    .linear = linear,
     .norm = norm,
+    .pack_linear = pack_linear,
 };
 
 }  // namespace penstock::PENSTOCK_ISA

@@ -1,30 +1,37 @@
-// The inner loops: a few rows times one panel. One function per scheme, all with the same order of
-// sums for every number of rows, so that a row's bits do not depend on its neighbours.
+// The inner loops: R rows times one panel. Every number of rows has the same order of sums, so that
+// a row's bits do not depend on its neighbours.
+//
+// Loops over rows and vectors must be unrolled, or the compiler keeps the sums in memory; loops over
+// inputs must not be, or it interleaves their turns and runs out of registers.
 #pragma once
 
-#include "../cpu/simd.h"
+#include "../cpu/integers.h"
 #include "packed.h"
 
 namespace penstock::PENSTOCK_ISA {
 
 // Rows as a scheme multiplies them.
 struct Rows {
-  const void* values;     // float, int16 or int8, [rows][stride]
+  const void* values;     // float, int16 (int8 without VNNI) or int8, [rows][stride]
   int64_t stride;         // in elements
-  const float* scales;    // [rows], of rounded rows
-  const int32_t* sums;    // [rows][num_sums]: of the rounded values, to undo the weights' offsets
-  int64_t num_sums;
+  const float* scales;    // [rows], of rounded rows, else null
+  const int32_t* starts;  // [rows][num_starts]: what sums start with, to undo the weights' offsets
+  int64_t num_starts;
 };
 
-// Rows of a tile: as many as leave every accumulator in a register.
+// As many rows as leave every sum in a register.
 #ifdef PENSTOCK_512
-inline constexpr int kTileRows = 8;
+inline constexpr int kTileRows = 12;
 #else
 inline constexpr int kTileRows = 6;
 #endif
 
-// Whether int8 weights are kept in quads, unsigned, rather than in pairs.
-inline constexpr bool kInt8Quads = kHasVnni;
+inline constexpr int kPanelWidth = 2 * kLanes;
+
+// Inputs of a group of int4 whose products are summed before they are taken out of the registers:
+// without VNNI in int16, where 32 products of at most 8 * 127 fit, and which start with minus the
+// offsets of their own weights, so that no sum on the way is larger.
+PENSTOCK_INLINE int64_t int4_run(int64_t group) { return kHasVnni || group < 64 ? group : 64; }
 
 template <class T>
 PENSTOCK_INLINE int32_t four_bytes(const T* from) {
@@ -33,13 +40,18 @@ PENSTOCK_INLINE int32_t four_bytes(const T* from) {
   return r;
 }
 
+// total [R][kPanelWidth] += x [R, depth] * w [depth][kPanelWidth], input after input.
 template <int R, class Weight>
-PENSTOCK_INLINE void multiply_floats(const uint8_t* panel, const float* x, int64_t stride,
-                                     int64_t in, Floats (&total)[R][2]) {
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) total[r][0] = total[r][1] = Floats{};
-  const Weight* w = reinterpret_cast<const Weight*>(panel);
-  for (int64_t k = 0; k < in; ++k, w += 2 * kLanes) {
+PENSTOCK_INLINE void multiply_floats(const Weight* w, const float* x, int64_t stride, int64_t depth,
+                                     float* total) {
+  Floats sums[R][2];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    sums[r][0] = load<Floats>(total + r * kPanelWidth);
+    sums[r][1] = load<Floats>(total + r * kPanelWidth + kLanes);
+  }
+#pragma GCC unroll 1
+  for (int64_t k = 0; k < depth; ++k, w += kPanelWidth) {
     Floats w0, w1;
     if constexpr (sizeof(Weight) == 4) {
       w0 = load<Floats>(w);
@@ -48,144 +60,120 @@ PENSTOCK_INLINE void multiply_floats(const uint8_t* panel, const float* x, int64
       w0 = widen_bfloat16(load<Halves>(w));
       w1 = widen_bfloat16(load<Halves>(w + kLanes));
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const Floats b = broadcast(x[r * stride + k]);
-      total[r][0] += w0 * b;
-      total[r][1] += w1 * b;
+      sums[r][0] += w0 * b;
+      sums[r][1] += w1 * b;
     }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    store(total + r * kPanelWidth, sums[r][0]);
+    store(total + r * kPanelWidth + kLanes, sums[r][1]);
   }
 }
 
+// total [R][kPanelWidth] = the exact products, as floats.
 template <int R>
-PENSTOCK_INLINE void multiply_int8(const uint8_t* panel, const Rows& rows, int64_t row, int64_t in,
-                                   Floats (&total)[R][2]) {
-  Ints acc[R][2];
-  if constexpr (kInt8Quads) {
+PENSTOCK_INLINE void multiply_int8(const uint8_t* panel, const Rows& rows, int64_t row,
+                                   int64_t depth, float* total) {
+  Ints sums[R][2];
+  if constexpr (kHasVnni) {
     const int8_t* x = static_cast<const int8_t*>(rows.values) + row * rows.stride;
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      acc[r][0] = acc[r][1] = broadcast_int(-128 * rows.sums[(row + r) * rows.num_sums]);
-    }
-    for (int64_t k = 0; k < in; k += 4, panel += 8 * kLanes) {
-      const Nibbles w0 = load<Nibbles>(panel), w1 = load<Nibbles>(panel + 4 * kLanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = broadcast_int(rows.starts[row + r]);
+#pragma GCC unroll 1
+    for (int64_t k = 0; k < depth; k += 4, panel += 4 * kPanelWidth) {
+      const UnsignedQuads w0 = load<UnsignedQuads>(panel);
+      const UnsignedQuads w1 = load<UnsignedQuads>(panel + 4 * kLanes);
+#pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         const Quads b = reinterpret_cast<Quads>(broadcast_int(four_bytes(x + r * rows.stride + k)));
-        acc[r][0] = add_quads(acc[r][0], w0, b);
-        acc[r][1] = add_quads(acc[r][1], w1, b);
+        sums[r][0] = add_quads(sums[r][0], w0, b);
+        sums[r][1] = add_quads(sums[r][1], w1, b);
       }
     }
   } else {
     const int16_t* x = static_cast<const int16_t*>(rows.values) + row * rows.stride;
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = Ints{};
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = Ints{};
     const int8_t* w = reinterpret_cast<const int8_t*>(panel);
-    for (int64_t k = 0; k < in; k += 2, w += 4 * kLanes) {
+#pragma GCC unroll 1
+    for (int64_t k = 0; k < depth; k += 2, w += 2 * kPanelWidth) {
       const Shorts w0 = widen_bytes(w), w1 = widen_bytes(w + 2 * kLanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         const Shorts b = reinterpret_cast<Shorts>(broadcast_int(four_bytes(x + r * rows.stride + k)));
-        acc[r][0] = add_pairs(acc[r][0], w0, b);
-        acc[r][1] = add_pairs(acc[r][1], w1, b);
+        sums[r][0] = add_pairs(sums[r][0], w0, b);
+        sums[r][1] = add_pairs(sums[r][1], w1, b);
       }
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-    total[r][0] = to_floats(acc[r][0]);
-    total[r][1] = to_floats(acc[r][1]);
+    store(total + r * kPanelWidth, to_floats(sums[r][0]));
+    store(total + r * kPanelWidth + kLanes, to_floats(sums[r][1]));
   }
 }
 
-// Lower or upper halves of bytes.
-template <int kUpper>
-PENSTOCK_INLINE Nibbles halves_of(const uint8_t* from) {
-  Shorts v = load<Shorts>(from);
-  if constexpr (kUpper) v = v >> 4;
-  return reinterpret_cast<Nibbles>(v & 0x0f0f);
-}
-
-// 32 inputs of one group: acc + the products of unsigned weights.
+// sums [R][2] = the products of `count` inputs of one group.
 template <int R>
-PENSTOCK_INLINE void multiply_nibbles(const uint8_t* w, const int8_t* x, int64_t stride,
-                                      Ints (&acc)[R][2]) {
-  if constexpr (kHasVnni) {
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const uint8_t* at = w + j * 8 * kLanes;
-      const Nibbles low[2] = {halves_of<0>(at), halves_of<0>(at + 4 * kLanes)};
-      const Nibbles high[2] = {halves_of<1>(at), halves_of<1>(at + 4 * kLanes)};
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const int8_t* from = x + r * stride + 8 * j;
-        const Quads b = reinterpret_cast<Quads>(broadcast_int(four_bytes(from)));
-        const Quads c = reinterpret_cast<Quads>(broadcast_int(four_bytes(from + 4)));
-#pragma GCC unroll 2
-        for (int v = 0; v < 2; ++v) {
-          acc[r][v] = add_quads(acc[r][v], low[v], b);
-          acc[r][v] = add_quads(acc[r][v], high[v], c);
-        }
-      }
-    }
-  } else {
-    // Sixteen products of at most 15 * 127 fit into an int16.
-    Shorts part[R][2];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) part[r][0] = part[r][1] = Shorts{};
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const uint8_t* at = w + j * 8 * kLanes;
-      {
-        const Nibbles w0 = halves_of<0>(at), w1 = halves_of<0>(at + 4 * kLanes);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-          const Quads b = reinterpret_cast<Quads>(broadcast_int(four_bytes(x + r * stride + 8 * j)));
-          part[r][0] += multiply_pairs(w0, b);
-          part[r][1] += multiply_pairs(w1, b);
-        }
-      }
-      const Nibbles w0 = halves_of<1>(at), w1 = halves_of<1>(at + 4 * kLanes);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const Quads b = reinterpret_cast<Quads>(broadcast_int(four_bytes(x + r * stride + 8 * j + 4)));
-        part[r][0] += multiply_pairs(w0, b);
-        part[r][1] += multiply_pairs(w1, b);
-      }
-    }
-    const Shorts one = Shorts{} + 1;
-#pragma GCC unroll 8
+PENSTOCK_INLINE void multiply_run(const uint8_t* w, const int8_t* x, int64_t stride,
+                                  const int32_t* starts, int64_t num_starts, int64_t count,
+                                  SumsOfQuads (&sums)[R][2]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    sums[r][0] = sums[r][1] = reinterpret_cast<SumsOfQuads>(broadcast_int(starts[r * num_starts]));
+  }
+#pragma GCC unroll 1
+  for (int64_t k = 0; k < count; k += 4, w += 4 * kLanes) {
+    const Shorts both = load<Shorts>(w);
+    const auto w0 = reinterpret_cast<UnsignedQuads>(both & 0x0f0f);
+    const auto w1 = reinterpret_cast<UnsignedQuads>((both >> 4) & 0x0f0f);
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      acc[r][0] = add_pairs(acc[r][0], part[r][0], one);
-      acc[r][1] = add_pairs(acc[r][1], part[r][1], one);
+      const Quads b = reinterpret_cast<Quads>(broadcast_int(four_bytes(x + r * stride + k)));
+      sums[r][0] = add_products(sums[r][0], w0, b);
+      sums[r][1] = add_products(sums[r][1], w1, b);
     }
   }
 }
 
+// total [R][kPanelWidth] = the sum over groups, in order, of their exact products times their scales.
 template <int R>
 PENSTOCK_INLINE void multiply_int4(const uint8_t* panel, const Rows& rows, int64_t row,
-                                   int64_t in, int64_t group, Floats (&total)[R][2]) {
+                                   int64_t depth, int64_t group, float* total) {
   const int8_t* x = static_cast<const int8_t*>(rows.values) + row * rows.stride;
-  const int32_t* sums = rows.sums + row * rows.num_sums;
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) total[r][0] = total[r][1] = Floats{};
-  for (int64_t k = 0, g = 0; k < in; k += group, ++g) {
-    Ints acc[R][2];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      acc[r][0] = acc[r][1] = broadcast_int(-8 * sums[r * rows.num_sums + g]);
+  const int32_t* starts = rows.starts + row * rows.num_starts;
+  const int64_t run = int4_run(group);
+  int32_t within[R * kPanelWidth];  // the sums of a group's earlier runs
+  __builtin_memset(total, 0, R * kPanelWidth * sizeof(float));
+#pragma GCC unroll 1
+  for (int64_t first = 0; first < depth; first += group) {
+    const uint8_t* scales = panel + group * kLanes;
+#pragma GCC unroll 1
+    for (int64_t k = 0; k < group; k += run, panel += run * kLanes, ++starts) {
+      SumsOfQuads sums[R][2];
+      multiply_run<R>(panel, x + first + k, rows.stride, starts, rows.num_starts, run, sums);
+      const Floats scale[2] = {widen_bfloat16(load<Halves>(scales)),
+                               widen_bfloat16(load<Halves>(scales + 2 * kLanes))};
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+        for (int v = 0; v < 2; ++v) {
+          const int at = r * kPanelWidth + v * kLanes;
+          Ints sum = in_full(sums[r][v]);
+          if (k > 0) sum += load<Ints>(within + at);
+          if (k + run < group) {
+            store(within + at, sum);
+          } else {
+            store(total + at, load<Floats>(total + at) + to_floats(sum) * scale[v]);
+          }
+        }
+      }
     }
-    for (int64_t part = 0; part < group; part += 32, panel += 32 * kLanes) {
-      multiply_nibbles<R>(panel, x + k + part, rows.stride, acc);
-    }
-    const Floats s0 = widen_bfloat16(load<Halves>(panel));
-    const Floats s1 = widen_bfloat16(load<Halves>(panel + 2 * kLanes));
-    panel += 4 * kLanes;
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      total[r][0] += to_floats(acc[r][0]) * s0;
-      total[r][1] += to_floats(acc[r][1]) * s1;
-    }
+    panel += 2 * kPanelWidth;
   }
 }
 

@@ -3,7 +3,7 @@
 
 #include "../activation/functions.h"
 #include "kernel.h"
-#include "tiles.h"
+#include "products.h"
 
 namespace penstock::PENSTOCK_ISA {
 

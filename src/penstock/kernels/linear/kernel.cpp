@@ -1,10 +1,11 @@
 #include "kernel.h"
 
 #include "../cpu/threads.h"
+#include "amx.h"
 #include "epilogue.h"
 #include "packing.h"
 #include "prologue.h"
-#include "tiles.h"
+#include "products.h"
 
 namespace penstock::PENSTOCK_ISA {
 namespace {
@@ -56,7 +57,16 @@ void multiply_tile_of(int64_t count, const Tile& t) {
 // total [count][kPanelWidth] = the products of rows with one panel, in tiles of nearly equal size.
 template <Scheme kScheme>
 void multiply_rows(Tile t, int64_t count) {
-  for (int64_t left = count; left > 0;) {
+  int64_t left = count;
+  if constexpr (kScheme == Scheme::kInt8 && kHasTiles) {
+    while (left >= kTileRegisterRows) {
+      const int64_t now = multiply_int8_in_tiles(t.panel, t.rows, t.row, left, t.depth, t.total);
+      t.row += now;
+      t.total += now * kPanelWidth;
+      left -= now;
+    }
+  }
+  while (left > 0) {
     const int64_t now = parts(left, parts(left, kTileRows));
     multiply_tile_of<kScheme>(now, t);
     t.row += now;
@@ -101,6 +111,7 @@ void multiply(const LinearArgs& args, const Rows& rows) {
   const int64_t most = smaller(panels, kTasksPerThread * num_threads());
   const int64_t chunks = larger(1, smaller(wanted, most));
   parallel(blocks * chunks, [&](int64_t task) {
+    [[maybe_unused]] TilesInUse tiles_in_use;
     const int64_t row = task / chunks * block_rows, chunk = task % chunks;
     const int64_t count = smaller(block_rows, args.rows - row), end = (chunk + 1) * panels / chunks;
     for (int64_t panel = chunk * panels / chunks; panel < end; ++panel) {

@@ -3,7 +3,7 @@
 
 #include "kernel.h"
 #include "rounding.h"
-#include "tiles.h"
+#include "products.h"
 
 namespace penstock::PENSTOCK_ISA {
 

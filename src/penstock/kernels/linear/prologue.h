@@ -5,7 +5,7 @@
 #include "../norm/rows.h"
 #include "kernel.h"
 #include "rounding.h"
-#include "tiles.h"
+#include "products.h"
 
 namespace penstock::PENSTOCK_ISA {
 

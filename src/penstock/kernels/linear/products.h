@@ -147,7 +147,7 @@ PENSTOCK_INLINE void multiply_int4(const uint8_t* panel, const Rows& rows, int64
   const int8_t* x = static_cast<const int8_t*>(rows.values) + row * rows.stride;
   const int32_t* starts = rows.starts + row * rows.num_starts;
   const int64_t run = int4_run(group);
-  int32_t within[R * kPanelWidth];  // the sums of a group's earlier runs
+  int32_t within[R * kPanelWidth] = {};  // the sums of a group's earlier runs
   __builtin_memset(total, 0, R * kPanelWidth * sizeof(float));
 #pragma GCC unroll 1
   for (int64_t first = 0; first < depth; first += group) {

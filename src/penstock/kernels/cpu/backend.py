@@ -4,9 +4,12 @@ import os
 from dataclasses import fields, replace
 
 import penstock.kernels.cpu._native as _native
+from penstock.kernels.kv_cache.cpu import kv_parts, layer_kv
 from penstock.kernels.linear.cpu import linear, pack_linear
 from penstock.kernels.norm.cpu import norm
 from penstock.kernels.ops import REFERENCE, Ops
+from penstock.kernels.paged_attention.cpu import paged_attention, plan_attention
+from penstock.kernels.rope_write_kv.cpu import rope_write_kv
 
 ISA_VARIABLE = "PENSTOCK_ISA"
 """Environment variable that names the instruction set to use, for tests and comparisons."""
@@ -32,7 +35,17 @@ def cpu_ops(num_threads: int) -> tuple[Ops, list[str]]:
 
 def kernels() -> Ops:
     """The operations, on whatever instruction set and threads are in use."""
-    return replace(REFERENCE, linear=linear, norm=norm, pack_linear=pack_linear)
+    return replace(
+        REFERENCE,
+        norm=norm,
+        pack_linear=pack_linear,
+        linear=linear,
+        kv_parts=kv_parts,
+        layer_kv=layer_kv,
+        rope_write_kv=rope_write_kv,
+        plan_attention=plan_attention,
+        paged_attention=paged_attention,
+    )
 
 
 def _gaps(ops: Ops) -> list[str]:

@@ -10,9 +10,12 @@ namespace penstock::PENSTOCK_ISA {
 const Kernels kernels = {
     .isa = PENSTOCK_NAME(PENSTOCK_ISA),
     .lanes = kLanes,
+    .limit = limit,
     .linear = linear,
     .norm = norm,
     .pack_linear = pack_linear,
+    .paged_attention = paged_attention,
+    .rope_write_kv = rope_write_kv,
 };
 
 }  // namespace penstock::PENSTOCK_ISA

@@ -14,13 +14,17 @@ from penstock.models.config import ModelConfig, family_of, read_config
 from penstock.models.decoder import Decoder
 from penstock.models.directory import resolve_model_dir
 from penstock.models.slots import ExpertsSlot, LinearSlot, NormSlot, Slot, TableSlot, slots
+from penstock.models.smoothing import groups, smoothed
 from penstock.models.sources import GroupedQkv, Joined, PerExpert, Source
+from penstock.models.spec import DecoderSpec
 from penstock.models.weights import NormWeights, Weights
 from penstock.vocabulary.errors import ModelError
 
 __all__ = ["ModelConfig", "load_decoder", "read_config", "resolve_model_dir"]
 
 OnProgress: TypeAlias = Callable[[int, int], None]
+ROUNDED = ("int8", "int4")
+"""Ways to keep weights that round what is multiplied with them, too."""
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _BUFFERS = (
     "rotary_emb.inv_freq",
@@ -53,24 +57,35 @@ def load_decoder(
 ) -> Decoder:
     """Make a decoder from a model directory.
 
-    `weights` names how linears keep their matrices; dtype is that of everything else. Only the
-    tensors that the spec has a slot for are read, one after the other. `on_progress(bytes done,
-    bytes in all)` counts the checkpoint's bytes.
+    `weights` names how linears keep their matrices; dtype is that of everything else. Where
+    matrices are rounded, outliers are moved out of activations first. Only the tensors that the
+    spec has a slot for are read, a norm and its readers together. `on_progress(bytes done, bytes in
+    all)` counts the checkpoint's bytes.
     """
-    sources = family_of(config.architecture).weights(config.spec)
+    spec = config.spec
+    sources = family_of(config.architecture).weights(spec)
     with Checkpoint(model_dir) as checkpoint:
-        places = [(slot, _pieces(slot, sources[slot.name])) for slot in slots(config.spec)]
-        pieces = [piece for _, parts in places for piece in parts]
+        places = {
+            slot.label: [] if _is_tied(slot, spec) else _pieces(slot, sources[slot.name])
+            for slot in slots(spec)
+        }
+        pieces = [piece for parts in places.values() for piece in parts]
         wanted = _check(checkpoint, pieces, spare=_spare(config, sources))
         reader = _Reader(checkpoint, wanted, device, on_progress)
         filled = Weights({}, {}, {}, {})
-        for slot, parts in places:
-            _fill(slot, [reader.read(piece) for piece in parts], filled, weights, dtype, ops)
-    if config.spec.tied:
-        filled.linears["head"] = ops.pack_linear(
-            filled.tables["embedding"], None, scheme_of("head", weights)
-        )
-    return Decoder(config.spec, filled, ops, dtype=dtype, device=device)
+        for group in groups(spec):
+            tensors = [[reader.read(piece) for piece in places[slot.label]] for slot in group]
+            tensors = [parts or [filled.tables["embedding"]] for parts in tensors]
+            if len(group) > 1 and weights in ROUNDED:
+                tensors = smoothed(group, tensors)
+            for slot, parts in zip(group, tensors, strict=True):
+                _fill(slot, parts, filled, weights, dtype, ops)
+    return Decoder(spec, filled, ops, dtype=dtype, device=device)
+
+
+def _is_tied(slot: Slot, spec: DecoderSpec) -> bool:
+    """The slot's matrix is the embedding's, and not in the checkpoint, or there to no purpose."""
+    return spec.tied and slot.name == "head"
 
 
 def scheme_of(name: str, weights: str) -> str:
@@ -79,7 +94,7 @@ def scheme_of(name: str, weights: str) -> str:
     Where a token's path is decided among a few experts, and where the last layer tells words apart,
     coarse numbers cost most and save least.
     """
-    if name == "router" and weights in ("int8", "int4"):
+    if name == "router" and weights in ROUNDED:
         return "float32"
     if name == "head" and weights == "int4":
         return "int8"

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from penstock.kernels.ops import Ops
-from penstock.models.checkpoint import Checkpoint, Stored
+from penstock.kernels.quantization import Matrix, Quantized, floats
+from penstock.models.checkpoint import QUANTIZED, Checkpoint, Stored
+from penstock.models.compressed_tensors import CompressedCheckpoint
 from penstock.models.config import ModelConfig, family_of, read_config
 from penstock.models.decoder import Decoder
 from penstock.models.directory import resolve_model_dir
@@ -25,7 +27,7 @@ __all__ = ["ModelConfig", "load_decoder", "read_config", "resolve_model_dir"]
 OnProgress: TypeAlias = Callable[[int, int], None]
 ROUNDED = ("int8", "int4")
 """Ways to keep weights that round what is multiplied with them, too."""
-_FLOATS = {"F64", "F32", "F16", "BF16"}
+_READABLE = {"F64", "F32", "F16", "BF16", *QUANTIZED.values()}
 _BUFFERS = (
     "rotary_emb.inv_freq",
     "attention.bias",
@@ -58,13 +60,14 @@ def load_decoder(
     """Make a decoder from a model directory.
 
     `weights` names how linears keep their matrices; dtype is that of everything else. Where
-    matrices are rounded, outliers are moved out of activations first. Only the tensors that the
+    matrices are rounded, outliers are moved out of activations first; those that the checkpoint
+    keeps as asked are taken as they are. Only the tensors that the
     spec has a slot for are read, a norm and its readers together. `on_progress(bytes done, bytes in
     all)` counts the checkpoint's bytes.
     """
     spec = config.spec
     sources = family_of(config.architecture).weights(spec)
-    with Checkpoint(model_dir) as checkpoint:
+    with open_checkpoint(model_dir, config) as checkpoint:
         places = {
             slot.label: [] if _is_tied(slot, spec) else _pieces(slot, sources[slot.name])
             for slot in slots(spec)
@@ -76,11 +79,18 @@ def load_decoder(
         for group in groups(spec):
             tensors = [[reader.read(piece) for piece in places[slot.label]] for slot in group]
             tensors = [parts or [filled.tables["embedding"]] for parts in tensors]
-            if len(group) > 1 and weights in ROUNDED:
+            if weights in ROUNDED:
                 tensors = smoothed(group, tensors)
             for slot, parts in zip(group, tensors, strict=True):
                 _fill(slot, parts, filled, weights, dtype, ops)
     return Decoder(spec, filled, ops, dtype=dtype, device=device)
+
+
+def open_checkpoint(model_dir: Path, config: ModelConfig) -> Checkpoint:
+    """A model directory's tensors, whatever form they are kept in."""
+    if config.compression is None:
+        return Checkpoint(model_dir)
+    return CompressedCheckpoint(model_dir, config.compression)
 
 
 def _is_tied(slot: Slot, spec: DecoderSpec) -> bool:
@@ -103,7 +113,7 @@ def scheme_of(name: str, weights: str) -> str:
 
 def _fill(
     slot: Slot,
-    tensors: list[Tensor],
+    tensors: list[Matrix],
     filled: Weights,
     weights: str,
     dtype: torch.dtype,
@@ -111,18 +121,26 @@ def _fill(
 ) -> None:
     match slot:
         case TableSlot():
-            filled.tables[slot.label] = tensors[0]
+            filled.tables[slot.label] = floats(tensors[0])
         case NormSlot():
-            bias = tensors[1].to(dtype) if slot.bias else None
-            filled.norms[slot.label] = NormWeights(tensors[0].to(dtype), bias)
+            norm = [floats(tensor).to(dtype) for tensor in tensors]
+            filled.norms[slot.label] = NormWeights(norm[0], norm[1] if slot.bias else None)
         case LinearSlot():
-            bias = tensors[1].to(dtype) if slot.bias else None
-            filled.linears[slot.label] = ops.pack_linear(
-                tensors[0], bias, scheme_of(slot.name, weights), gated=slot.gated
-            )
+            scheme = scheme_of(slot.name, weights)
+            weight = _as_asked(tensors[0], weights if scheme in ROUNDED else scheme)
+            bias = floats(tensors[1]).to(dtype) if slot.bias else None
+            filled.linears[slot.label] = ops.pack_linear(weight, bias, scheme, gated=slot.gated)
         case ExpertsSlot():
-            packed = ops.pack_experts(tensors[: slot.count], tensors[slot.count :], weights)
+            experts = [_as_asked(weight, weights) for weight in tensors]
+            packed = ops.pack_experts(experts[: slot.count], experts[slot.count :], weights)
             filled.experts[slot.label] = packed
+
+
+def _as_asked(weight: Matrix, weights: str) -> Matrix:
+    """A checkpoint's integers where they are what is asked for, else floats."""
+    if isinstance(weight, Quantized) and weight.scheme == weights:
+        return weight
+    return floats(weight)
 
 
 def _pieces(slot: Slot, source: Source) -> list[Piece]:
@@ -197,7 +215,7 @@ def _check(checkpoint: Checkpoint, pieces: list[Piece], spare: set[str]) -> dict
 
 def _check_shape(piece: Piece, stored: list[tuple[str, Stored]]) -> None:
     for name, tensor in stored:
-        if tensor.dtype not in _FLOATS:
+        if tensor.dtype not in _READABLE:
             raise ModelError(
                 f"{name} is stored as {tensor.dtype}, a weight format that is not supported.",
                 remedy="Use the model's float32, bfloat16 or float16 weights.",
@@ -235,13 +253,24 @@ class _Reader:
         self.done = 0
         self.total = sum(checkpoint.tensors[name].nbytes for name in wanted.values())
 
-    def read(self, piece: Piece) -> Tensor:
+    def read(self, piece: Piece) -> Matrix:
         """A tensor of the piece's shape, its rows in the slot's order."""
-        rows: list[Tensor] = []
+        stored: list[Matrix] = []
         for name in piece.names:
             found = self.wanted[name]
-            rows += piece.source.arrange(self.checkpoint.read(found))
+            stored.append(self.checkpoint.read(found))
             self.done += self.checkpoint.tensors[found].nbytes
             if self.on_progress is not None:
                 self.on_progress(self.done, self.total)
+        integers = [each for each in stored if isinstance(each, Quantized)]
+        if len(integers) < len(stored):
+            return self._rows([floats(each) for each in stored], piece.source)
+        return Quantized(
+            self._rows([each.values for each in integers], piece.source),
+            self._rows([each.scale for each in integers], piece.source),
+            integers[0].group_size,
+        )
+
+    def _rows(self, stored: list[Tensor], source: Joined | GroupedQkv) -> Tensor:
+        rows = [part for tensor in stored for part in source.arrange(tensor)]
         return (rows[0] if len(rows) == 1 else torch.cat(rows)).to(self.device)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from penstock.kernels.quantization import Matrix, Quantized, floats
 from penstock.models.slots import ExpertsSlot, NormSlot, Slot, slots
 from penstock.models.spec import DecoderSpec, Experts, Gated, Parallel, Sequential
 
@@ -55,8 +56,9 @@ def groups(spec: DecoderSpec) -> Iterator[list[Slot]]:
         yield group
 
 
-def smoothed(group: list[Slot], tensors: list[list[Tensor]]) -> list[list[Tensor]]:
-    """The tensors of a group of slots, with outliers moved from its norm into the readers.
+def smoothed(group: list[Slot], tensors: list[list[Matrix]]) -> list[list[Matrix]]:
+    """The tensors of a group of slots, with outliers moved from its norm into the readers, unless
+    there are none, or one of them has been rounded already.
 
     Each slot has a list: its weight and its bias, or every expert's gate and up, then every
     expert's down.
@@ -65,11 +67,14 @@ def smoothed(group: list[Slot], tensors: list[list[Tensor]]) -> list[list[Tensor
     counts = [slot.count if isinstance(slot, ExpertsSlot) else 1 for slot in group[1:]]
     read = [parts[:count] for parts, count in zip(readers, counts, strict=True)]
     rest = [parts[count:] for parts, count in zip(readers, counts, strict=True)]
-    factors = equalizing_factors(norm[0], [weight for parts in read for weight in parts])
+    columns = [weight for parts in read for weight in parts]
+    if not columns or any(isinstance(weight, Quantized) for weight in columns):
+        return tensors
+    factors = equalizing_factors(floats(norm[0]), [floats(weight) for weight in columns])
     return [
-        [scaled(part, 1 / factors) for part in norm],
+        [scaled(floats(part), 1 / factors) for part in norm],
         *(
-            [scaled(weight, factors) for weight in parts] + others
+            [*(scaled(floats(weight), factors) for weight in parts), *others]
             for parts, others in zip(read, rest, strict=True)
         ),
     ]

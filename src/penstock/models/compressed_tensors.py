@@ -50,7 +50,7 @@ def read_compression(found: Any) -> Compression | None:
     activations = _section("input_activations", group.get("input_activations") or {})
     _refuse("weights.", weights, type="int", symmetric=True, dynamic=False)
     _refuse("input_activations.", activations, num_bits=8, type="int", dynamic=True)
-    if weights.get("actorder") not in (None, "weight", "static"):
+    if weights.get("actorder") not in (None, False, "weight", "static"):
         raise _unsupported("weights.actorder", weights["actorder"])
     return _scheme(group.get("format") or config.get("format"), weights)
 

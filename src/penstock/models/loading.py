@@ -1,50 +1,23 @@
 """From a checkpoint to a decoder: every slot is checked, then filled, one tensor at a time."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
-from torch import Tensor
 
 from penstock.kernels.ops import Ops
 from penstock.kernels.quantization import Matrix, Quantized, floats
-from penstock.models.checkpoint import QUANTIZED, Checkpoint, Stored
-from penstock.models.compressed_tensors import CompressedCheckpoint
-from penstock.models.config import ModelConfig, family_of, read_config
+from penstock.models.config import ModelConfig, read_config
 from penstock.models.decoder import Decoder
 from penstock.models.directory import resolve_model_dir
-from penstock.models.slots import ExpertsSlot, LinearSlot, NormSlot, Slot, TableSlot, slots
+from penstock.models.reading import OnProgress, SlotReader
+from penstock.models.slots import ExpertsSlot, LinearSlot, NormSlot, Slot, TableSlot
 from penstock.models.smoothing import groups, smoothed
-from penstock.models.sources import GroupedQkv, Joined, PerExpert, Source
-from penstock.models.spec import DecoderSpec
 from penstock.models.weights import NormWeights, Weights
-from penstock.vocabulary.errors import ModelError
 
 __all__ = ["ModelConfig", "load_decoder", "read_config", "resolve_model_dir"]
 
-OnProgress: TypeAlias = Callable[[int, int], None]
 ROUNDED = ("int8", "int4")
 """Ways to keep weights that round what is multiplied with them, too."""
-_READABLE = {"F64", "F32", "F16", "BF16", *QUANTIZED.values()}
-_BUFFERS = (
-    "rotary_emb.inv_freq",
-    "attention.bias",
-    "attention.masked_bias",
-    "attn.bias",
-    "attn.masked_bias",
-)
-"""Names of tensors that old checkpoints carry along and every engine makes itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What becomes one tensor in memory: of which stored ones, and how large together."""
-
-    names: tuple[str, ...]
-    shape: tuple[int, ...]
-    source: Joined | GroupedQkv
 
 
 def load_decoder(
@@ -61,41 +34,20 @@ def load_decoder(
 
     `weights` names how linears keep their matrices; dtype is that of everything else. Where
     matrices are rounded, outliers are moved out of activations first; those that the checkpoint
-    keeps as asked are taken as they are. Only the tensors that the
-    spec has a slot for are read, a norm and its readers together. `on_progress(bytes done, bytes in
-    all)` counts the checkpoint's bytes.
+    keeps as asked are taken as they are. Only the tensors that the spec has a slot for are read, a
+    norm and its readers together. `on_progress(bytes done, bytes in all)` counts the checkpoint's
+    bytes.
     """
     spec = config.spec
-    sources = family_of(config.architecture).weights(spec)
-    with open_checkpoint(model_dir, config) as checkpoint:
-        places = {
-            slot.label: [] if _is_tied(slot, spec) else _pieces(slot, sources[slot.name])
-            for slot in slots(spec)
-        }
-        pieces = [piece for parts in places.values() for piece in parts]
-        wanted = _check(checkpoint, pieces, spare=_spare(config, sources))
-        reader = _Reader(checkpoint, wanted, device, on_progress)
-        filled = Weights({}, {}, {}, {})
+    filled = Weights({}, {}, {}, {})
+    with SlotReader(model_dir, config, device, on_progress) as reader:
         for group in groups(spec):
-            tensors = [[reader.read(piece) for piece in places[slot.label]] for slot in group]
-            tensors = [parts or [filled.tables["embedding"]] for parts in tensors]
+            tensors = [reader.read(slot) or [filled.tables["embedding"]] for slot in group]
             if weights in ROUNDED:
                 tensors = smoothed(group, tensors)
             for slot, parts in zip(group, tensors, strict=True):
                 _fill(slot, parts, filled, weights, dtype, ops)
     return Decoder(spec, filled, ops, dtype=dtype, device=device)
-
-
-def open_checkpoint(model_dir: Path, config: ModelConfig) -> Checkpoint:
-    """A model directory's tensors, whatever form they are kept in."""
-    if config.compression is None:
-        return Checkpoint(model_dir)
-    return CompressedCheckpoint(model_dir, config.compression)
-
-
-def _is_tied(slot: Slot, spec: DecoderSpec) -> bool:
-    """The slot's matrix is the embedding's, and not in the checkpoint, or there to no purpose."""
-    return spec.tied and slot.name == "head"
 
 
 def scheme_of(name: str, weights: str) -> str:
@@ -141,136 +93,3 @@ def _as_asked(weight: Matrix, weights: str) -> Matrix:
     if isinstance(weight, Quantized) and weight.scheme == weights:
         return weight
     return floats(weight)
-
-
-def _pieces(slot: Slot, source: Source) -> list[Piece]:
-    """What the tensors of a slot are made of: its weight and its bias, or each expert's two
-    matrices.
-    """
-    if isinstance(slot, ExpertsSlot):
-        assert isinstance(source, PerExpert)
-        return list(_expert_pieces(slot, source))
-    assert not isinstance(source, PerExpert)
-    whole = Joined(source) if isinstance(source, str) else source
-    match slot:
-        case TableSlot():
-            shape: tuple[int, ...] = (slot.rows, slot.width)
-        case NormSlot():
-            shape = (slot.width,)
-        case LinearSlot():
-            shape = (slot.out_features, slot.in_features)
-    names = [name.format(layer=slot.layer) for name in whole.names]
-    pieces = [Piece(tuple(f"{name}.weight" for name in names), shape, whole)]
-    if not isinstance(slot, TableSlot) and slot.bias:
-        pieces.append(Piece(tuple(f"{name}.bias" for name in names), shape[:1], whole))
-    return pieces
-
-
-def _expert_pieces(slot: ExpertsSlot, source: PerExpert) -> Iterator[Piece]:
-    """First every expert's gate and up, then every expert's down."""
-    for whole, shape in (
-        (Joined(source.gate, source.up), (2 * slot.intermediate, slot.hidden)),
-        (Joined(source.down), (slot.hidden, slot.intermediate)),
-    ):
-        for expert in range(slot.count):
-            names = [name.format(layer=slot.layer, expert=expert) for name in whole.names]
-            yield Piece(tuple(f"{name}.weight" for name in names), shape, whole)
-
-
-def _spare(config: ModelConfig, sources: dict[str, Source]) -> set[str]:
-    """Tensors that may be there and are not needed: a tied head is often saved a second time."""
-    head = sources.get("head")
-    return {f"{head}.weight"} if config.spec.tied else set()
-
-
-def _check(checkpoint: Checkpoint, pieces: list[Piece], spare: set[str]) -> dict[str, str]:
-    """Compare what the slots need with what is there. Returns the checkpoint's name of every needed
-    tensor.
-    """
-    wanted: dict[str, str] = {}
-    missing: list[str] = []
-    for piece in pieces:
-        for name in piece.names:
-            found = checkpoint.find(name)
-            if found is None:
-                missing.append(name)
-            else:
-                wanted[name] = found
-    if missing:
-        raise ModelError(
-            f"The checkpoint lacks {_some(missing)}.",
-            remedy="Its config.json may describe another model.",
-        )
-    for piece in pieces:
-        _check_shape(piece, [(name, checkpoint.tensors[wanted[name]]) for name in piece.names])
-    known = {*wanted.values(), *(checkpoint.find(name) for name in spare)}
-    unknown = [name for name in sorted(checkpoint.tensors) if name not in known]
-    if strangers := [name for name in unknown if not name.endswith(_BUFFERS)]:
-        raise ModelError(
-            f"The checkpoint holds {_some(strangers)}, which this architecture has no place for.",
-            remedy="Its config.json may describe another model.",
-        )
-    return wanted
-
-
-def _check_shape(piece: Piece, stored: list[tuple[str, Stored]]) -> None:
-    for name, tensor in stored:
-        if tensor.dtype not in _READABLE:
-            raise ModelError(
-                f"{name} is stored as {tensor.dtype}, a weight format that is not supported.",
-                remedy="Use the model's float32, bfloat16 or float16 weights.",
-            )
-    rows = sum(tensor.shape[0] if tensor.shape else 0 for _, tensor in stored)
-    widths = {tensor.shape[1:] for _, tensor in stored}
-    if rows != piece.shape[0] or widths != {piece.shape[1:]}:
-        found = " and ".join(f"{name} {list(tensor.shape)}" for name, tensor in stored)
-        together = " together" if len(stored) > 1 else ""
-        raise ModelError(
-            f"The checkpoint has {found} where {list(piece.shape)} is expected{together}.",
-            remedy="Its config.json may describe another model.",
-        )
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
-class _Reader:
-    """Reads pieces in the type they are stored in, onto one device, counting bytes."""
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        wanted: dict[str, str],
-        device: torch.device,
-        on_progress: OnProgress | None,
-    ) -> None:
-        self.checkpoint = checkpoint
-        self.wanted = wanted
-        self.device = device
-        self.on_progress = on_progress
-        self.done = 0
-        self.total = sum(checkpoint.tensors[name].nbytes for name in wanted.values())
-
-    def read(self, piece: Piece) -> Matrix:
-        """A tensor of the piece's shape, its rows in the slot's order."""
-        stored: list[Matrix] = []
-        for name in piece.names:
-            found = self.wanted[name]
-            stored.append(self.checkpoint.read(found))
-            self.done += self.checkpoint.tensors[found].nbytes
-            if self.on_progress is not None:
-                self.on_progress(self.done, self.total)
-        integers = [each for each in stored if isinstance(each, Quantized)]
-        if len(integers) < len(stored):
-            return self._rows([floats(each) for each in stored], piece.source)
-        return Quantized(
-            self._rows([each.values for each in integers], piece.source),
-            self._rows([each.scale for each in integers], piece.source),
-            integers[0].group_size,
-        )
-
-    def _rows(self, stored: list[Tensor], source: Joined | GroupedQkv) -> Tensor:
-        rows = [part for tensor in stored for part in source.arrange(tensor)]
-        return (rows[0] if len(rows) == 1 else torch.cat(rows)).to(self.device)

@@ -46,7 +46,7 @@ def load_decoder(
             if weights in ROUNDED:
                 tensors = smoothed(group, tensors)
             for slot, parts in zip(group, tensors, strict=True):
-                _fill(slot, parts, filled, weights, dtype, ops)
+                fill(slot, parts, filled, weights, dtype, ops)
     return Decoder(spec, filled, ops, dtype=dtype, device=device)
 
 
@@ -63,7 +63,7 @@ def scheme_of(name: str, weights: str) -> str:
     return weights
 
 
-def _fill(
+def fill(
     slot: Slot,
     tensors: list[Matrix],
     filled: Weights,
@@ -71,6 +71,7 @@ def _fill(
     dtype: torch.dtype,
     ops: Ops,
 ) -> None:
+    """Put a slot's tensors into their place among the weights, as a decoder takes them."""
     match slot:
         case TableSlot():
             filled.tables[slot.label] = floats(tensors[0])

@@ -55,13 +55,14 @@ class SlotReader:
         sources = family_of(config.architecture).weights(spec)
         self.pieces = {slot.label: _pieces_of(slot, sources[slot.name]) for slot in slots(spec)}
         """By slot label; a tied head has none."""
-        spare: set[str] = set()
-        if spec.tied:  # its head is often saved a second time, and not needed
-            spare = {name for piece in self.pieces["head"] for name in piece.names}
+        self.spare: set[str] = set()
+        """A tied head's tensors: often saved a second time, and not needed."""
+        if spec.tied:
+            self.spare = {name for piece in self.pieces["head"] for name in piece.names}
             self.pieces["head"] = []
         self.checkpoint = _open(model_dir, config)
         every_piece = [piece for pieces in self.pieces.values() for piece in pieces]
-        self.wanted = _check(self.checkpoint, every_piece, spare)
+        self.wanted = _check(self.checkpoint, every_piece, self.spare)
         """The checkpoint's name of every tensor that is needed."""
         self._device = device
         self._on_progress = on_progress
@@ -73,6 +74,22 @@ class SlotReader:
 
     def __exit__(self, *exception: object) -> None:
         self.checkpoint.__exit__(*exception)
+
+    def divide(self, piece: Piece, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The inverse of reading: every stored tensor's name, and its rows in its own order."""
+        start = 0
+        for name in piece.names:
+            count = self.stored(name).shape[0]
+            numbers = torch.arange(count, device=tensor.device)
+            order = torch.cat(piece.source.arrange(numbers))
+            rows = torch.empty_like(tensor[:count])
+            rows[order] = tensor[start : start + count]
+            yield name, rows
+            start += count
+
+    def stored(self, name: str) -> Stored:
+        """What the checkpoint says of a needed tensor."""
+        return self.checkpoint.tensors[self.wanted[name]]
 
     def read(self, slot: Slot) -> list[Matrix]:
         """A slot's tensors in the type they are stored in, rows in the slot's order: its weight and
@@ -92,11 +109,10 @@ class SlotReader:
         )
 
     def _tensor(self, name: str) -> Matrix:
-        found = self.wanted[name]
-        self._done += self.checkpoint.tensors[found].nbytes
+        self._done += self.stored(name).nbytes
         if self._on_progress is not None:
             self._on_progress(self._done, self._total)
-        return self.checkpoint.read(found)
+        return self.checkpoint.read(self.wanted[name])
 
     def _rows(self, stored: list[Tensor], source: Joined | GroupedQkv) -> Tensor:
         rows = [part for tensor in stored for part in source.arrange(tensor)]

@@ -5,8 +5,8 @@ norm puts out can be made small again in some channels if the linears that read 
 the norm's weight is divided, and their columns are multiplied, by the same factors. Factors are
 powers of two, so that no bit of any product changes: the float model stays exactly what it was.
 
-Here weights alone decide, without a calibration text. https://arxiv.org/abs/1906.04721 calls it
-equalization; https://arxiv.org/abs/2211.10438 does it with measured activations.
+Here weights alone decide, without a calibration text, as in https://arxiv.org/abs/1906.04721;
+`models/folding.py` does it with measured activations.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,7 +89,7 @@ def equalizing_factors(norm: Tensor, readers: Sequence[Tensor]) -> Tensor:
     raised: a weak norm may be holding down an outlier that lives in the stream.
     """
     strength = norm.float().abs()
-    need = torch.stack([_largest(weight) for weight in readers]).amax(dim=0)
+    need = torch.stack([largest(weight) for weight in readers]).amax(dim=0)
     usable = (strength > 0) & (need > 0)
     if not usable.any():
         return torch.ones_like(strength)
@@ -109,6 +109,6 @@ def scaled(tensor: Tensor, factors: Tensor) -> Tensor:
     return wide * factors.to(wide.dtype)
 
 
-def _largest(weight: Tensor) -> Tensor:
+def largest(weight: Tensor) -> Tensor:
     """The largest magnitude in each column of weight [N, D]: [D] float32."""
     return torch.maximum(weight.amax(dim=0), -weight.amin(dim=0)).float()

@@ -1,56 +1,58 @@
 """`penstock quantize`: a model of integers out of a model of floats."""
 
-from enum import StrEnum
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from penstock.engine.settings import option
 from penstock.models.location import find_model
+from penstock.vocabulary.errors import SettingsError
 
 ROW_LEN = 512
+"""Tokens that the model sees at once of the calibration text."""
 
 
-class Integers(StrEnum):
-    """How weights may be kept."""
+@dataclass(frozen=True, kw_only=True)
+class QuantizeSettings:
+    """How weights are to be rounded."""
 
-    INT8 = "int8"
-    INT4 = "int4"
+    weights: str = option(
+        "int8", "int8, with a scale for each output, or int4, with one for every 32 inputs."
+    )
+    calibration: Path | None = field(
+        default=None,
+        metadata={
+            "help": 'A text, or a .jsonl with a "text" on every line, like what the model will be '
+            "used for. Without one, it is the language reference that comes with Python."
+        },
+    )
+    calibration_tokens: int = option(4096, "How much of that text to read.")
+    smoothing: float = option(
+        0.5,
+        "From 0 to 1, how much of what is hard to round to move from activations into weights; "
+        "0: nothing, and no text is read.",
+    )
+    revision: str | None = option(None, "Branch, tag or commit, when the model is a name.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+
+    def __post_init__(self) -> None:
+        if self.weights not in ("int8", "int4"):
+            raise SettingsError(f"weights must be int8 or int4, not {self.weights!r}.")
+        if not 0 <= self.smoothing <= 1:
+            raise SettingsError(f"smoothing must be within 0 and 1, not {self.smoothing}.")
+        if self.calibration_tokens < 1:
+            raise SettingsError("calibration_tokens must be at least 1.")
 
 
 def quantize(
+    settings: QuantizeSettings,
     model: Annotated[str, typer.Argument(help="Directory or Hugging Face name.")],
     directory: Annotated[
         Path, typer.Argument(help="Where to write the new model; it must not exist, or be empty.")
     ],
-    weights: Annotated[
-        Integers,
-        typer.Option(help="8 bits with a scale for each output, or 4 in groups of 32 inputs."),
-    ] = Integers.INT8,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help='A text, or a .jsonl with a "text" on every line, like what the model will be '
-            "used for. Without one, it is the language reference that comes with Python."
-        ),
-    ] = None,
-    calibration_tokens: Annotated[
-        int, typer.Option(min=1, help="How much of that text to read.")
-    ] = 4096,
-    smoothing: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="How much of what is hard to round to move from activations into weights; "
-            "0: nothing, and no text is read.",
-        ),
-    ] = 0.5,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit, when the model is a name.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Write a model whose weights are integers, which loads faster and needs no rounding again.
 
@@ -65,26 +67,30 @@ def quantize(
         from penstock.engine.bars import loading_bar
         from penstock.engine.hardware import find_device, num_threads
         from penstock.models.quantizing import quantize_model
-        from penstock.text.samples import sample_token_ids
-        from penstock.text.tokenizer import Tokenizer
+    device = torch.device(find_device(settings.device))
     torch.set_num_threads(num_threads())
-    _, model_dir = find_model(model, revision)
-    texts: list[list[int]] = []
-    if smoothing > 0:
-        texts = sample_token_ids(
-            Tokenizer.from_dir(model_dir),
-            calibration,
-            num_tokens=calibration_tokens,
-            row_len=ROW_LEN,
-        )
+    _, model_dir = find_model(model, settings.revision)
+    texts = _texts(settings, model_dir) if settings.smoothing > 0 else []
     with loading_bar("Quantizing") as on_progress:
         quantize_model(
             model_dir,
             directory,
-            weights=weights.value,
+            weights="int8" if settings.weights == "int8" else "int4",
             texts=texts,
-            smoothing=smoothing,
-            device=torch.device(find_device(device)),
+            smoothing=settings.smoothing,
+            device=device,
             on_progress=on_progress,
         )
     Console().print(f"Written to {directory}. Try: penstock serve {directory}", highlight=False)
+
+
+def _texts(settings: QuantizeSettings, model_dir: Path) -> list[list[int]]:
+    from penstock.text.samples import sample_token_ids
+    from penstock.text.tokenizer import Tokenizer
+
+    return sample_token_ids(
+        Tokenizer.from_dir(model_dir),
+        settings.calibration,
+        num_tokens=settings.calibration_tokens,
+        row_len=ROW_LEN,
+    )

@@ -81,6 +81,7 @@ def fill(
         case LinearSlot():
             scheme = scheme_of(slot.name, weights)
             weight = _as_asked(tensors[0], weights if scheme in ROUNDED else scheme)
+            scheme = weight.scheme if isinstance(weight, Quantized) else scheme
             bias = floats(tensors[1]).to(dtype) if slot.bias else None
             filled.linears[slot.label] = ops.pack_linear(weight, bias, scheme, gated=slot.gated)
         case ExpertsSlot():

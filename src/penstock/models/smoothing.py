@@ -71,6 +71,8 @@ def smoothed(group: list[Slot], tensors: list[list[Matrix]]) -> list[list[Matrix
     if not columns or any(isinstance(weight, Quantized) for weight in columns):
         return tensors
     factors = equalizing_factors(floats(norm[0]), [floats(weight) for weight in columns])
+    if bool((factors == 1).all()):
+        return tensors
     return [
         [scaled(floats(part), 1 / factors) for part in norm],
         *(
@@ -111,4 +113,4 @@ def scaled(tensor: Tensor, factors: Tensor) -> Tensor:
 
 def largest(weight: Tensor) -> Tensor:
     """The largest magnitude in each column of weight [N, D]: [D] float32."""
-    return torch.maximum(weight.amax(dim=0), -weight.amin(dim=0)).float()
+    return weight.abs().amax(dim=0).float()

@@ -25,7 +25,7 @@ def uniforms(
     state = _mix(seeds.view(np.uint64) + _GOLDEN)
     state = _mix((state ^ indices.view(np.uint64)) + _GOLDEN)
     state = _mix((state ^ positions.view(np.uint64)) + _GOLDEN)
-    return (state >> np.uint64(11)) * 2.0**-53
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mix(x: _Words) -> _Words:

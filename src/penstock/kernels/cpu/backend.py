@@ -4,8 +4,10 @@ import os
 from dataclasses import fields, replace
 
 import penstock.kernels.cpu._native as _native
+from penstock.kernels.embedding.cpu import embedding
 from penstock.kernels.norm.cpu import norm
 from penstock.kernels.ops import REFERENCE, Ops
+from penstock.kernels.sampling.cpu import argmax, draw, top_logprobs
 
 ISA_VARIABLE = "PENSTOCK_ISA"
 """Environment variable that names the instruction set to use, for tests and comparisons."""
@@ -31,7 +33,14 @@ def cpu_ops(num_threads: int) -> tuple[Ops, list[str]]:
 
 def kernels() -> Ops:
     """The operations, on whatever instruction set and threads are in use."""
-    return replace(REFERENCE, norm=norm)
+    return replace(
+        REFERENCE,
+        embedding=embedding,
+        norm=norm,
+        argmax=argmax,
+        draw=draw,
+        top_logprobs=top_logprobs,
+    )
 
 
 def _gaps(ops: Ops) -> list[str]:

@@ -4,7 +4,9 @@
 // are in the header beside it; whoever adds one adds a line here and a line in table.cpp.
 #pragma once
 
+#include "../embedding/kernel.h"
 #include "../norm/kernel.h"
+#include "../sampling/kernel.h"
 #include "declare.h"
 
 namespace penstock {
@@ -13,6 +15,10 @@ struct Kernels {
   const char* isa;
   int lanes;  // floats in a vector
   void (*norm)(const NormArgs&);
+  void (*embedding)(const EmbeddingArgs&);
+  void (*argmax)(const ArgmaxArgs&);
+  void (*draw)(const DrawArgs&);
+  void (*top_logprobs)(const TopLogprobsArgs&);
 };
 
 PENSTOCK_FOR_EACH_ISA(extern const Kernels kernels)

@@ -25,4 +25,6 @@ NB_MODULE(_native, m) {
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
   });
   penstock::bind_norm(m);
+  penstock::bind_embedding(m);
+  penstock::bind_sampling(m);
 }

@@ -64,6 +64,33 @@ PENSTOCK_INLINE Floats widen_bfloat16(Halves v) {
   return reinterpret_cast<Floats>(__builtin_convertvector(v, Ints) << 16);
 }
 
+PENSTOCK_INLINE Floats widen_float16(Halves v) {
+#if defined(PENSTOCK_512) && !defined(PENSTOCK_EMULATE)
+  return reinterpret_cast<Floats>(_mm512_cvtph_ps(reinterpret_cast<__m256i>(v)));
+#else
+  Floats wide;
+  __m128i part[kLanes / 8];
+  __m256 widened[kLanes / 8];
+  __builtin_memcpy(part, &v, sizeof v);
+  for (int i = 0; i < kLanes / 8; ++i) widened[i] = _mm256_cvtph_ps(part[i]);
+  __builtin_memcpy(&wide, widened, sizeof wide);
+  return wide;
+#endif
+}
+
+// True if any element of a comparison's result is.
+PENSTOCK_INLINE bool any(Ints mask) {
+#if defined(PENSTOCK_512) && !defined(PENSTOCK_EMULATE)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
+#elif !defined(PENSTOCK_512)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(mask)) != 0;
+#else
+  int32_t found = 0;
+  for (int i = 0; i < kLanes; ++i) found |= mask[i];
+  return found != 0;
+#endif
+}
+
 PENSTOCK_INLINE Floats maximum(Floats a, Floats b) { return a > b ? a : b; }
 PENSTOCK_INLINE Floats magnitude(Floats a) {
   return reinterpret_cast<Floats>(reinterpret_cast<Ints>(a) & 0x7fffffff);

@@ -11,6 +11,10 @@ const Kernels kernels = {
     .isa = PENSTOCK_NAME(PENSTOCK_ISA),
     .lanes = kLanes,
     .norm = norm,
+    .embedding = embedding,
+    .argmax = argmax,
+    .draw = draw,
+    .top_logprobs = top_logprobs,
 };
 
 }  // namespace penstock::PENSTOCK_ISA

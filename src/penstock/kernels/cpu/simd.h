@@ -130,13 +130,9 @@ PENSTOCK_INLINE Ints round_to_ints(Floats v) {
 #endif
 }
 
-// e^x within 2 units in the last place; 0 below -87.3, finite for x <= 88.
+// e^x within 2 units in the last place, for -87.3 <= x <= 88.
 // Cody-Waite reduction to |r| <= ln(2)/2, then a polynomial of degree 6.
-PENSTOCK_INLINE Floats exponential(Floats x) {
-  const Floats low = broadcast(-87.33654f), high = broadcast(88.0f);
-  const auto underflow = x < low;
-  x = x < low ? low : x;
-  x = x > high ? high : x;
+PENSTOCK_INLINE Floats exponential_in_range(Floats x) {
   const Ints n = round_to_ints(x * 1.44269504f);
   const Floats k = to_floats(n);
   const Floats r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
@@ -148,7 +144,16 @@ PENSTOCK_INLINE Floats exponential(Floats x) {
   p = p * r + 5.0000001201e-1f;
   const Floats e = (p * r) * r + (r + 1.0f);
   const Floats scale = reinterpret_cast<Floats>((n + 127) << 23);
-  return underflow ? Floats{} : e * scale;
+  return e * scale;
+}
+
+// The same for every x: 0 below -87.3, finite above 88.
+PENSTOCK_INLINE Floats exponential(Floats x) {
+  const Floats low = broadcast(-87.33654f), high = broadcast(88.0f);
+  const auto underflow = x < low;
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  return underflow ? Floats{} : exponential_in_range(x);
 }
 
 }  // namespace penstock::PENSTOCK_ISA

@@ -13,15 +13,23 @@ PENSTOCK_INLINE void over_rows(const float* logits, int64_t rows, int64_t vocab,
   const int64_t threads = num_threads(), blocks = (vocab + kBlock - 1) / kBlock;
   const bool split = rows < threads;
   const int64_t tasks = split ? 1 : (rows < 4 * threads ? rows : 4 * threads);
-  const int64_t floats = (3 * blocks + 15) / 16 * 16;
-  const size_t bytes = kBuckets * sizeof(double) + floats * sizeof(float);
+  const int64_t numbers = (3 * blocks + 2 * (vocab + 1) + 15) / 16 * 16;
+  const size_t bytes = kBuckets * sizeof(double) + numbers * sizeof(float);
   char* memory = static_cast<char*>(scratch(0, tasks * bytes));
   const auto some_rows = [=](int64_t task) {
-    double* buckets = reinterpret_cast<double*>(memory + task * bytes);
-    float* parts = reinterpret_cast<float*>(buckets + kBuckets);
+    Row fresh{};
+    fresh.vocab = vocab;
+    fresh.blocks = blocks;
+    fresh.buckets = reinterpret_cast<double*>(memory + task * bytes);
+    fresh.largest = reinterpret_cast<float*>(fresh.buckets + kBuckets);
+    fresh.mass = fresh.largest + blocks;
+    fresh.moment = fresh.mass + blocks;
+    fresh.weights = fresh.moment + blocks;
+    fresh.keys = reinterpret_cast<int32_t*>(fresh.weights + vocab + 1);
+    fresh.split = split;
     for (int64_t index = task; index < rows; index += tasks) {
-      Row row{logits + index * vocab, vocab, blocks, parts, parts + blocks, parts + 2 * blocks,
-              buckets, split};
+      Row row = fresh;
+      row.logits = logits + index * vocab;
       f(row, index);
     }
   };
@@ -67,7 +75,7 @@ int64_t look_up(Row& row, double uniform) {
   }
   float padded[kBlock], weights[kBlock];
   const float* x = block_of(row, block, padded);
-  for (int i = 0; i < kBlock; i += kLanes) store(weights + i, weigh(row, x + i).weight);
+  for (int i = 0; i < kBlock; i += kLanes) store(weights + i, weight(place(row, x + i)));
   for (int64_t i = 0; i < kBlock; ++i) {
     if (weights[i] == 0.0f) continue;
     found = block * kBlock + i;  // rounding may leave a little unreached: then it is the last

@@ -25,6 +25,8 @@ struct Row {
   float* mass;      // [blocks], sums of the weights of what is kept
   float* moment;    // [blocks], sums of weight times distance
   double* buckets;  // [kBuckets]
+  int32_t* keys;    // [vocab + 1]
+  float* weights;   // [vocab + 1]
   bool split;       // among threads, since there are fewer rows than these
   float best = 0.0f, temperature = 1.0f;
   float limit = kFarthest, centre = 0.0f, spread = kInfinity;
@@ -87,17 +89,21 @@ PENSTOCK_INLINE float distance(const Row& row, float logit) {
   return (row.best - logit) / row.temperature;
 }
 
-struct Weighed {
-  Floats distance, from_centre, weight;  // weight is 0 for what is not kept
+struct Placed {
+  Floats distance, from_centre;
   Ints kept;
 };
 
-PENSTOCK_INLINE Weighed weigh(const Row& row, const float* x) {
+PENSTOCK_INLINE Placed place(const Row& row, const float* x) {
   const Floats d = (row.best - load<Floats>(x)) / row.temperature;
   const Floats from_centre = magnitude(d - row.centre);
-  const Ints kept = (d <= row.limit) & (from_centre <= row.spread);
-  const Floats near = kept ? d : Floats{};
-  return {near, from_centre, kept ? exponential(-near) : Floats{}, kept};
+  return {d, from_centre, (d <= row.limit) & (from_centre <= row.spread)};
+}
+
+// 0 for what is not kept.
+PENSTOCK_INLINE Floats weight(const Placed& token) {
+  const Floats e = exponential_in_range(-(token.kept ? token.distance : Floats{}));
+  return token.kept ? e : Floats{};
 }
 
 struct Totals {
@@ -119,9 +125,10 @@ PENSTOCK_INLINE Totals add_up(Row& row) {
       Floats mass[2] = {}, moment[2] = {};
 #pragma GCC unroll 8
       for (int i = 0; i < kVectors; ++i) {
-        const Weighed w = weigh(row, x + i * kLanes);
-        mass[i % 2] += w.weight;
-        if (kMoment) moment[i % 2] += w.weight * w.distance;
+        const Placed token = place(row, x + i * kLanes);
+        const Floats w = weight(token);
+        mass[i % 2] += w;
+        if (kMoment) moment[i % 2] += w * (token.kept ? token.distance : Floats{});
       }
       row.mass[block] = sum(mass[0] + mass[1]);
       if (kMoment) row.moment[block] = sum(moment[0] + moment[1]);

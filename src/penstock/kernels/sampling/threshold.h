@@ -5,106 +5,132 @@
 
 namespace penstock::PENSTOCK_ISA {
 
-// The bits of a float above a place. Those of a float >= 0 are its order.
-struct Beginning {
-  int32_t bits;
-  int place;
+struct Reached {
+  int32_t bucket;
+  double before;  // the weight of all buckets below it
 };
 
-// A Beginning's bits, of an integer or of each in a vector.
-template <class T>
-PENSTOCK_INLINE T above(T bits, int place) {
-  return bits >> place;
+// The first bucket with which the weights so far are the target, or the last that weighs anything.
+PENSTOCK_INLINE Reached reach(const double* buckets, int32_t count, double target) {
+  Reached reached{0, 0.0};
+  double total = 0.0;
+  for (int32_t i = 0; i < count && total < target; ++i) {
+    if (buckets[i] == 0.0) continue;
+    reached = {i, total};
+    total += buckets[i];
+  }
+  return reached;
 }
 
-PENSTOCK_INLINE int32_t bits_of(float x) {
-  int32_t bits;
-  __builtin_memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
-// The smallest key such that those up to it weigh `target`, or the largest there is. Keys are floats
-// >= 0. Their bits are settled from the top, 11, 10 and 10, each time by a histogram of the keys
-// that begin with what is settled: scan(beginning, add) calls add(bits, weight) for these.
-template <class Scan>
-PENSTOCK_INLINE float weigh_out(double target, double* buckets, Scan scan) {
-  Beginning settled{0, 31};
-  for (int shift = 20; shift >= 0; shift -= 10) {
-    const int32_t count = 1 << (settled.place - shift);
-    for (int32_t i = 0; i < count; ++i) buckets[i] = 0.0;
-    scan(settled, [=](int32_t bits, float weight) { buckets[(bits >> shift) & (count - 1)] += weight; });
-    int32_t reached = 0;
-    double before = 0.0, total = 0.0;
-    for (int32_t i = 0; i < count && total < target; ++i) {
-      if (buckets[i] == 0.0) continue;
-      reached = i;
-      before = total;
-      total += buckets[i];
+// The smallest of `count` keys, row.keys with row.weights, such that those up to it weigh `target`,
+// or the largest. Keys are the bits of floats >= 0, whose order is that of the floats: they are
+// settled from the top, 11, 10 and 10, by histograms of the keys that begin with what is settled.
+PENSTOCK_INLINE float settle(const Row& row, int64_t count, double target) {
+  int32_t settled = 0;
+  for (int place = 31, shift = 20; shift >= 0; place = shift, shift -= 10) {
+    const int32_t width = 1 << (place - shift);
+    for (int32_t i = 0; i < width; ++i) row.buckets[i] = 0.0;
+    for (int64_t i = 0; i < count; ++i) {
+      const bool begins = place == 31 || row.keys[i] >> place == settled;
+      if (begins) row.buckets[(row.keys[i] >> shift) & (width - 1)] += row.weights[i];
     }
-    target -= before;
-    settled = {settled.bits << (settled.place - shift) | reached, shift};
+    const Reached reached = reach(row.buckets, width, target);
+    target -= reached.before;
+    settled = settled << (place - shift) | reached.bucket;
   }
   float key;
-  __builtin_memcpy(&key, &settled.bits, sizeof key);
+  __builtin_memcpy(&key, &settled, sizeof key);
   return key;
 }
 
-// add(bits of the distance from the centre, weight) for what is kept and no farther than `bound`
-// from the centre. Others of the same vector are added with weight 0.
-template <bool kCount, class Add>
-PENSTOCK_INLINE void add_kept(const Row& row, float bound, Beginning settled, Add add) {
+// f(x) of every block of logits in which something may be kept and no farther than `bound` from the
+// centre.
+template <class F>
+PENSTOCK_INLINE void over_near(const Row& row, float bound, F f) {
   const float farthest = row.centre + bound < row.limit ? row.centre + bound : row.limit;
   float padded[kBlock];
   for (int64_t block = 0; block < row.blocks; ++block) {
-    if (!(distance(row, row.largest[block]) <= farthest)) continue;
-    const float* x = block_of(row, block, padded);
-    for (int i = 0; i < kVectors; ++i) {
-      const Weighed w = weigh(row, x + i * kLanes);
-      const Ints keys = reinterpret_cast<Ints>(w.from_centre);
-      const Ints meant = w.kept & (w.from_centre <= bound) & (above(keys, settled.place) == settled.bits);
-      if (!any(meant)) continue;
-      int32_t bits[kLanes];
-      float weights[kLanes];
-      store(bits, keys);
-      store(weights, meant ? (kCount ? broadcast(1.0f) : w.weight) : Floats{});
-#pragma GCC unroll 16
-      for (int lane = 0; lane < kLanes; ++lane) add(bits[lane], weights[lane]);
-    }
+    if (distance(row, row.largest[block]) <= farthest) f(block_of(row, block, padded));
   }
 }
 
-// What is within the k-th smallest distance from the likeliest.
+// Sixteenths of a nat from the centre; what is not kept must not reach it.
+PENSTOCK_INLINE Ints coarsely(Floats from_centre) {
+  constexpr float kBucketsPerNat = 16.0f;
+  static_assert(kFarthest * kBucketsPerNat < kBuckets);
+  return __builtin_convertvector(from_centre * kBucketsPerNat, Ints);
+}
+
+// The distance from the centre within which lies what weighs `target`, of what is kept and no
+// farther than `bound`. kCount: everything weighs 1.
+// A histogram of all that finds the coarse bucket where it lies; what is in there is settled.
+template <bool kCount>
+PENSTOCK_INLINE float weigh_out(Row& row, float bound, double target) {
+  const auto weigh = [](const Placed& token) { return kCount ? broadcast(1.0f) : weight(token); };
+  for (int i = 0; i < kBuckets; ++i) row.buckets[i] = 0.0;
+  over_near(row, bound, [&](const float* x) {
+    int32_t buckets[kBlock];
+    float weights[kBlock];
+#pragma GCC unroll 8
+    for (int i = 0; i < kBlock; i += kLanes) {
+      const Placed token = place(row, x + i);
+      const Ints meant = token.kept & (token.from_centre <= bound);
+      store(buckets + i, coarsely(meant ? token.from_centre : Floats{}));
+      store(weights + i, meant ? weigh(token) : Floats{});
+    }
+    for (int i = 0; i < kBlock; ++i) row.buckets[buckets[i]] += weights[i];
+  });
+  const Reached reached = reach(row.buckets, kBuckets, target);
+  int64_t count = 0;
+  over_near(row, bound, [&](const float* x) {
+    for (int i = 0; i < kBlock; i += kLanes) {
+      const Placed token = place(row, x + i);
+      const Ints near = token.kept & (token.from_centre <= bound);
+      const Ints meant = near & (coarsely(near ? token.from_centre : Floats{}) == reached.bucket);
+      if (!any(meant)) continue;
+      int32_t found[kLanes];
+      float keys[kLanes], weights[kLanes];
+      store(found, meant);
+      store(keys, token.from_centre);
+      store(weights, weigh(token));
+#pragma GCC unroll 16
+      for (int lane = 0; lane < kLanes; ++lane) {
+        __builtin_memcpy(row.keys + count, keys + lane, sizeof(float));
+        row.weights[count] = weights[lane];
+        count -= found[lane];
+      }
+    }
+  });
+  return settle(row, count, target - reached.before);
+}
+
+// Keeps what is within the k-th smallest distance from the likeliest.
 PENSTOCK_INLINE void keep_top_k(Row& row, int64_t k) {
   const double target = static_cast<double>(k);
   float bound = row.limit;
   if (k <= row.blocks) {
-    // No farther than the k-th nearest block: each of the k has a token at least as near.
-    const float of_blocks = weigh_out(target, row.buckets, [&row](Beginning settled, auto add) {
-      for (int64_t block = 0; block < row.blocks; ++block) {
-        const int32_t bits = bits_of(distance(row, row.largest[block]));
-        if (above(bits, settled.place) == settled.bits) add(bits, 1.0f);
-      }
-    });
-    bound = of_blocks < bound ? of_blocks : bound;
+    // The k nearest blocks have a token each that is at least as near as the farthest of them.
+    for (int64_t block = 0; block < row.blocks; ++block) {
+      const float nearest = distance(row, row.largest[block]);
+      __builtin_memcpy(row.keys + block, &nearest, sizeof nearest);
+      row.weights[block] = 1.0f;
+    }
+    const float farthest = settle(row, row.blocks, target);
+    bound = farthest < bound ? farthest : bound;
   }
-  row.limit = weigh_out(target, row.buckets, [&row, bound](Beginning settled, auto add) {
-    add_kept<true>(row, bound, settled, add);
-  });
+  row.limit = weigh_out<true>(row, bound, target);
 }
 
-// The least distance from `centre` within which lies so great a share of what is kept. `total` is
-// the mass of that.
+// The distance from `centre`, from now on the row's, within which lies a share of what is kept.
+// `total` is the mass of all that.
 PENSTOCK_INLINE float holding(Row& row, float share, double total, float centre) {
-  // Even if there were nothing but tokens this far from the likeliest, they would not weigh what may
-  // be left out; one more nat makes up for rounding.
+  // Even if all tokens were this far from the likeliest, they would weigh no more than may be left
+  // out; one more nat makes up for rounding.
   const double spare = (1.0 - share) * total / static_cast<double>(row.vocab);
   const float tail = 1.0f - __builtin_logf(static_cast<float>(spare));
-  const float reach = tail < row.limit ? tail : row.limit;
-  const float bound = centre > reach - centre ? centre : reach - centre;
+  const float farthest = tail < row.limit ? tail : row.limit;
   row.centre = centre;
-  return weigh_out(share * total, row.buckets, [&row, bound](Beginning settled, auto add) {
-    add_kept<false>(row, bound, settled, add);
-  });
+  return weigh_out<false>(row, centre > farthest - centre ? centre : farthest - centre, share * total);
 }
 
 }  // namespace penstock::PENSTOCK_ISA

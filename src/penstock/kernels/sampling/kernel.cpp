@@ -13,7 +13,7 @@ PENSTOCK_INLINE void over_rows(const float* logits, int64_t rows, int64_t vocab,
   const int64_t threads = num_threads(), blocks = (vocab + kBlock - 1) / kBlock;
   const bool split = rows < threads;
   const int64_t tasks = split ? 1 : (rows < 4 * threads ? rows : 4 * threads);
-  const int64_t numbers = (3 * blocks + 2 * (vocab + 1) + 15) / 16 * 16;
+  const int64_t numbers = (3 * blocks + kLanes + 2 * (vocab + 1) + 15) / 16 * 16;
   const size_t bytes = kBuckets * sizeof(double) + numbers * sizeof(float);
   char* memory = static_cast<char*>(scratch(0, tasks * bytes));
   const auto some_rows = [=](int64_t task) {
@@ -22,7 +22,7 @@ PENSTOCK_INLINE void over_rows(const float* logits, int64_t rows, int64_t vocab,
     fresh.blocks = blocks;
     fresh.buckets = reinterpret_cast<double*>(memory + task * bytes);
     fresh.largest = reinterpret_cast<float*>(fresh.buckets + kBuckets);
-    fresh.mass = fresh.largest + blocks;
+    fresh.mass = fresh.largest + blocks + kLanes;
     fresh.moment = fresh.mass + blocks;
     fresh.weights = fresh.moment + blocks;
     fresh.keys = reinterpret_cast<int32_t*>(fresh.weights + vocab + 1);

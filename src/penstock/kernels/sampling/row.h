@@ -21,7 +21,7 @@ inline constexpr float kFarthest = 87.3f;  // beyond it a weight is 0
 struct Row {
   const float* logits;
   int64_t vocab, blocks;
-  float* largest;   // [blocks], logits
+  float* largest;   // [blocks], logits, and as many minus infinities as fill a vector
   float* mass;      // [blocks], sums of the weights of what is kept
   float* moment;    // [blocks], sums of weight times distance
   double* buckets;  // [kBuckets]
@@ -68,6 +68,7 @@ PENSTOCK_INLINE void find_largest(Row& row) {
       row.largest[block] = largest(maximum(most[0], most[1]));
     }
   });
+  store(row.largest + row.blocks, broadcast(-kInfinity));
   row.best = -kInfinity;
   for (int64_t block = 0; block < row.blocks; ++block) {
     if (row.largest[block] > row.best) row.best = row.largest[block];

@@ -61,12 +61,43 @@ PENSTOCK_INLINE Ints coarsely(Floats from_centre) {
   return __builtin_convertvector(from_centre * kBucketsPerNat, Ints);
 }
 
-// The distance from the centre within which lies what weighs `target`, of what is kept and no
-// farther than `bound`. kCount: everything weighs 1.
-// A histogram of all that finds the coarse bucket where it lies; what is in there is settled.
-template <bool kCount>
-PENSTOCK_INLINE float weigh_out(Row& row, float bound, double target) {
-  const auto weigh = [](const Placed& token) { return kCount ? broadcast(1.0f) : weight(token); };
+// Appends those of a vector of tokens that are meant; the new number of keys.
+PENSTOCK_INLINE int64_t collect(Row& row, int64_t count, const Placed& token, Ints meant, Floats weights) {
+  int32_t found[kLanes];
+  float keys[kLanes], weighed[kLanes];
+  store(found, meant);
+  store(keys, token.from_centre);
+  store(weighed, weights);
+#pragma GCC unroll 16
+  for (int lane = 0; lane < kLanes; ++lane) {
+    __builtin_memcpy(row.keys + count, keys + lane, sizeof(float));
+    row.weights[count] = weighed[lane];
+    count -= found[lane];
+  }
+  return count;
+}
+
+// How far from the centre one must look at most for what weighs `target`: where the likeliest tokens
+// of the blocks alone weigh as much, if they do.
+template <class Weigh>
+PENSTOCK_INLINE float bound_of(Row& row, double target, Weigh weigh) {
+  int64_t count = 0;
+  for (int64_t block = 0; block < row.blocks; block += kLanes) {
+    const Placed token = place(row, row.largest + block);
+    if (any(token.kept)) count = collect(row, count, token, token.kept, weigh(token));
+  }
+  double total = 0.0;
+  for (int64_t i = 0; i < count; ++i) total += row.weights[i];
+  if (total >= target) return settle(row, count, target);
+  return row.centre > row.limit - row.centre ? row.centre : row.limit - row.centre;
+}
+
+// The distance from the centre within which lies what weighs `target`, of what is kept.
+// weigh(token): the weights of a vector of tokens. A histogram of all that comes into question finds
+// the coarse bucket where it lies; what is in there is settled.
+template <class Weigh>
+PENSTOCK_INLINE float weigh_out(Row& row, double target, Weigh weigh) {
+  const float bound = bound_of(row, target, weigh);
   for (int i = 0; i < kBuckets; ++i) row.buckets[i] = 0.0;
   over_near(row, bound, [&](const float* x) {
     int32_t buckets[kBlock];
@@ -74,9 +105,9 @@ PENSTOCK_INLINE float weigh_out(Row& row, float bound, double target) {
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; i += kLanes) {
       const Placed token = place(row, x + i);
-      const Ints meant = token.kept & (token.from_centre <= bound);
-      store(buckets + i, coarsely(meant ? token.from_centre : Floats{}));
-      store(weights + i, meant ? weigh(token) : Floats{});
+      const Ints near = token.kept & (token.from_centre <= bound);
+      store(buckets + i, coarsely(near ? token.from_centre : Floats{}));
+      store(weights + i, near ? weigh(token) : Floats{});
     }
     for (int i = 0; i < kBlock; ++i) row.buckets[buckets[i]] += weights[i];
   });
@@ -87,18 +118,7 @@ PENSTOCK_INLINE float weigh_out(Row& row, float bound, double target) {
       const Placed token = place(row, x + i);
       const Ints near = token.kept & (token.from_centre <= bound);
       const Ints meant = near & (coarsely(near ? token.from_centre : Floats{}) == reached.bucket);
-      if (!any(meant)) continue;
-      int32_t found[kLanes];
-      float keys[kLanes], weights[kLanes];
-      store(found, meant);
-      store(keys, token.from_centre);
-      store(weights, weigh(token));
-#pragma GCC unroll 16
-      for (int lane = 0; lane < kLanes; ++lane) {
-        __builtin_memcpy(row.keys + count, keys + lane, sizeof(float));
-        row.weights[count] = weights[lane];
-        count -= found[lane];
-      }
+      if (any(meant)) count = collect(row, count, token, meant, weigh(token));
     }
   });
   return settle(row, count, target - reached.before);
@@ -106,31 +126,14 @@ PENSTOCK_INLINE float weigh_out(Row& row, float bound, double target) {
 
 // Keeps what is within the k-th smallest distance from the likeliest.
 PENSTOCK_INLINE void keep_top_k(Row& row, int64_t k) {
-  const double target = static_cast<double>(k);
-  float bound = row.limit;
-  if (k <= row.blocks) {
-    // The k nearest blocks have a token each that is at least as near as the farthest of them.
-    for (int64_t block = 0; block < row.blocks; ++block) {
-      const float nearest = distance(row, row.largest[block]);
-      __builtin_memcpy(row.keys + block, &nearest, sizeof nearest);
-      row.weights[block] = 1.0f;
-    }
-    const float farthest = settle(row, row.blocks, target);
-    bound = farthest < bound ? farthest : bound;
-  }
-  row.limit = weigh_out<true>(row, bound, target);
+  row.limit = weigh_out(row, static_cast<double>(k), [](const Placed&) { return broadcast(1.0f); });
 }
 
 // The distance from `centre`, from now on the row's, within which lies a share of what is kept.
 // `total` is the mass of all that.
 PENSTOCK_INLINE float holding(Row& row, float share, double total, float centre) {
-  // Even if all tokens were this far from the likeliest, they would weigh no more than may be left
-  // out; one more nat makes up for rounding.
-  const double spare = (1.0 - share) * total / static_cast<double>(row.vocab);
-  const float tail = 1.0f - __builtin_logf(static_cast<float>(spare));
-  const float farthest = tail < row.limit ? tail : row.limit;
   row.centre = centre;
-  return weigh_out<false>(row, centre > farthest - centre ? centre : farthest - centre, share * total);
+  return weigh_out(row, share * total, [](const Placed& token) { return weight(token); });
 }
 
 }  // namespace penstock::PENSTOCK_ISA

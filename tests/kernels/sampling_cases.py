@@ -92,7 +92,7 @@ def top_logprobs(logits: Tensor, chosen: Tensor, num_top: int) -> tuple[Tensor, 
 
 
 def shaping(**options: list[float]) -> Shaping:
-    return Shaping(**{name: torch.tensor(values) for name, values in options.items()})
+    return Shaping(**{name: torch.tensor(values).float() for name, values in options.items()})
 
 
 def rows(count: int, vocab_size: int, kind: str = "normal") -> Callable[[torch.Generator], Tensor]:

@@ -19,8 +19,10 @@ from penstock.kernels.ops import REFERENCE, Ops
 from penstock.scheduling.sequence import Sequence
 from penstock.vocabulary.messages import Request
 from penstock.vocabulary.sampling_params import SamplingParams
+from tests.kernels.instruction_sets import ISAS, cpu_ops
 
 CPU = torch.device("cpu")
+BACKENDS = {"reference": REFERENCE} | ({"cpu": cpu_ops()} if ISAS else {})
 
 
 def sequence(
@@ -186,15 +188,18 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.parametrize("ops", BACKENDS.values(), ids=BACKENDS)
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(OPTIONS, st.integers(0, 2**31)), min_size=2, max_size=5), st.integers(0, 999)
 )
-def test_companions_never_change_what_is_drawn(requests, state):
+def test_companions_never_change_what_is_drawn(ops, requests, state):
     logits = torch.randn(len(requests), 12, generator=torch.Generator().manual_seed(state))
     sequences = [sequence([1, 2], [3, 3], seed=seed, **options) for options, seed in requests]
-    together = draw(logits.clone(), rows(*sequences)).tolist()
-    alone = [draw(logits[i : i + 1].clone(), rows(seq)).item() for i, seq in enumerate(sequences)]
+    together = draw(logits.clone(), rows(*sequences), ops).tolist()
+    alone = [
+        draw(logits[i : i + 1].clone(), rows(seq), ops).item() for i, seq in enumerate(sequences)
+    ]
     assert together == alone
     for seq, token_id in zip(sequences, together, strict=True):
         params = seq.request.sampling

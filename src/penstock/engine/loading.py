@@ -84,7 +84,7 @@ def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> En
     )
     return Engine(
         scheduler=scheduler,
-        runner=Runner(decoder, cache, device),
+        runner=Runner(decoder, cache, ops, device),
         cost=cost_model(spec, resolved),
         max_model_len=resolved.max_model_len,
         end_token_ids=prepared.end_token_ids,

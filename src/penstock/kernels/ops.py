@@ -24,6 +24,8 @@ from penstock.kernels.paged_attention.plan import plan_attention
 from penstock.kernels.paged_attention.reference import paged_attention
 from penstock.kernels.quantization import Matrix
 from penstock.kernels.rope_write_kv.reference import rope_write_kv
+from penstock.kernels.sampling.contract import Shaping
+from penstock.kernels.sampling.reference import argmax, draw, top_logprobs
 from penstock.kernels.step_layout import StepLayout
 
 PackedLinear: TypeAlias = Any
@@ -59,7 +61,8 @@ class Linear(Protocol):
 class Ops:
     """A complete set of operations; a backend is `replace(REFERENCE, ...)`.
 
-    T tokens, S sequences, H query heads, K key-value heads, D head size, E experts.
+    T tokens, S sequences, H query heads, K key-value heads, D head size, E experts, R rows of
+    logits, V tokens of the vocabulary.
     """
 
     embedding: Callable[[Tensor, Tensor, torch.dtype], Tensor] = embedding
@@ -75,6 +78,11 @@ class Ops:
     paged_attention: Callable[[Tensor, LayerKV, AttentionPlan], Tensor] = paged_attention
     pack_experts: Callable[[list[Matrix], list[Matrix], str], PackedExperts] = pack_experts
     experts: Callable[[Tensor, Tensor, PackedExperts, int, str], Tensor] = experts
+    argmax: Callable[[Tensor], Tensor] = argmax
+    draw: Callable[[Tensor, Shaping, Tensor], Tensor] = draw
+    top_logprobs: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor, Tensor]] = (
+        top_logprobs
+    )
 
 
 REFERENCE = Ops()

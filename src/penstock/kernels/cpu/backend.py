@@ -4,12 +4,14 @@ import os
 from dataclasses import fields, replace
 
 import penstock.kernels.cpu._native as _native
+from penstock.kernels.embedding.cpu import embedding
 from penstock.kernels.kv_cache.cpu import kv_parts, layer_kv
 from penstock.kernels.linear.cpu import linear, pack_linear
 from penstock.kernels.norm.cpu import norm
 from penstock.kernels.ops import REFERENCE, Ops
 from penstock.kernels.paged_attention.cpu import paged_attention, plan_attention
 from penstock.kernels.rope_write_kv.cpu import rope_write_kv
+from penstock.kernels.sampling.cpu import argmax, draw, top_logprobs
 
 ISA_VARIABLE = "PENSTOCK_ISA"
 """Environment variable that names the instruction set to use, for tests and comparisons."""
@@ -45,6 +47,10 @@ def kernels() -> Ops:
         rope_write_kv=rope_write_kv,
         plan_attention=plan_attention,
         paged_attention=paged_attention,
+        embedding=embedding,
+        argmax=argmax,
+        draw=draw,
+        top_logprobs=top_logprobs,
     )
 
 

@@ -1,8 +1,10 @@
 """The loop's body: one step computes what the scheduler planned and hands out what came of it."""
 
 import secrets
-from dataclasses import dataclass, field
+import time
+from dataclasses import asdict, dataclass, field
 
+from penstock.engine.cost import CostModel
 from penstock.engine.runner import Runner, SliceResult
 from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.sequence import Plan, Sequence, Slice
@@ -14,6 +16,9 @@ class _Counters:
     num_steps: int = 0
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
+    num_multiply_adds: int = 0
+    num_bytes_read: int = 0
+    busy_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -25,6 +30,7 @@ class Engine:
 
     scheduler: Scheduler
     runner: Runner
+    cost: CostModel
     max_model_len: int
     end_token_ids: frozenset[int]
     seed: int | None = None
@@ -59,12 +65,13 @@ class Engine:
 
     def step(self) -> list[Output]:
         """One turn: plan, compute, commit. One output per completion that something happened to."""
+        began = time.perf_counter()
         plan = self.scheduler.schedule()
         if not plan.slices:
             return []
-        emits = [part.emits for part in plan.slices]
+        self._count(plan)
         results = self.runner.run(plan)
-        self._count(plan, emits)
+        self._counters.busy_s += time.perf_counter() - began
         self.scheduler.commit(plan, [result.token_ids for result in results])
         outputs = []
         for part, result in zip(plan.slices, results, strict=True):
@@ -76,20 +83,19 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """The engine at this moment."""
-        return self.scheduler.stats(
-            num_steps=self._counters.num_steps,
-            num_prompt_tokens=self._counters.num_prompt_tokens,
-            num_generated_tokens=self._counters.num_generated_tokens,
-        )
+        return self.scheduler.stats(**asdict(self._counters))
 
     def _seed(self, asked: int | None) -> int:
         if asked is not None:
             return asked
         return self.seed if self.seed is not None else secrets.randbits(63)
 
-    def _count(self, plan: Plan, emits: list[bool]) -> None:
+    def _count(self, plan: Plan) -> None:
+        multiply_adds, bytes_read = self.cost.of(plan)
         self._counters.num_steps += 1
-        self._counters.num_generated_tokens += sum(emits)
+        self._counters.num_multiply_adds += multiply_adds
+        self._counters.num_bytes_read += bytes_read
+        self._counters.num_generated_tokens += sum(part.emits for part in plan.slices)
         for part in plan.slices:
             if part.sequence.num_generated == 0 and part.sequence.leader is None:
                 self._counters.num_prompt_tokens += part.count

@@ -5,7 +5,7 @@ written here in torch is what the reference computes, what every backend packs, 
 compared with. T tokens, N outputs, K inputs, G groups of inputs.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,6 +28,15 @@ class Quantized(NamedTuple):
     """float32, one for each row [...], or for each group of a row [..., G]."""
     group_size: int | None = None
     """How many neighbours in a row share a scale; None: all of them."""
+
+    @property
+    def scheme(self) -> str:
+        """int8 or int4, as `pack_linear` calls it."""
+        return "int8" if self.group_size is None else "int4"
+
+
+Matrix: TypeAlias = Tensor | Quantized
+"""A weight of floats, or one that has been rounded already."""
 
 
 def quantize_rows(x: Tensor) -> Quantized:
@@ -69,6 +78,11 @@ def dequantize(weight: Quantized) -> Tensor:
     return values * scale.repeat_interleave(group_size, dim=1)[:, : values.shape[1]]
 
 
+def floats(weight: Matrix) -> Tensor:
+    """The numbers of a weight, whatever form it has."""
+    return dequantize(weight) if isinstance(weight, Quantized) else weight
+
+
 def int8_linear(x: Quantized, weight: Quantized) -> Tensor:
     """Rows x [T, K] times a weight with a scale for every output: [T, N] float32.
 
@@ -88,8 +102,8 @@ def int4_linear(x: Quantized, weight: Quantized) -> Tensor:
     assert weight.group_size is not None
     total = torch.zeros(len(x.values), len(weight.values), device=x.values.device)
     parts = zip(
-        x.values.split(weight.group_size, dim=1),
-        weight.values.split(weight.group_size, dim=1),
+        torch.split(x.values, weight.group_size, dim=1),
+        torch.split(weight.values, weight.group_size, dim=1),
         weight.scale.unbind(dim=1),
         strict=True,
     )
@@ -105,7 +119,9 @@ def _integer_product(x: Tensor, weight: Tensor) -> Tensor:
     """
     total = torch.zeros(len(x), len(weight), dtype=torch.int32, device=x.device)
     for x_part, weight_part in zip(
-        x.split(_EXACT_IN_FLOAT32, dim=1), weight.split(_EXACT_IN_FLOAT32, dim=1), strict=True
+        torch.split(x, _EXACT_IN_FLOAT32, dim=1),
+        torch.split(weight, _EXACT_IN_FLOAT32, dim=1),
+        strict=True,
     ):
         total += (x_part.float() @ weight_part.float().T).int()
     return total

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import penstock.kernels.cpu._native as _native
 from penstock.kernels.kv_cache.cpu import kv_parts, layer_kv
+from penstock.kernels.linear.cpu import linear, pack_linear
 from penstock.kernels.norm.cpu import norm
 from penstock.kernels.ops import REFERENCE, Ops
 from penstock.kernels.paged_attention.cpu import paged_attention, plan_attention
@@ -37,6 +38,8 @@ def kernels() -> Ops:
     return replace(
         REFERENCE,
         norm=norm,
+        pack_linear=pack_linear,
+        linear=linear,
         kv_parts=kv_parts,
         layer_kv=layer_kv,
         rope_write_kv=rope_write_kv,

@@ -26,6 +26,7 @@ void launch(void (*kernel)(const Args&), const Args& args) {
 
 void bind_kv_cache(nanobind::module_& m);
 void bind_limits(nanobind::module_& m);
+void bind_linear(nanobind::module_& m);
 void bind_norm(nanobind::module_& m);
 void bind_paged_attention(nanobind::module_& m);
 void bind_rope_write_kv(nanobind::module_& m);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "../limits/kernel.h"
+#include "../linear/kernel.h"
 #include "../norm/kernel.h"
 #include "../paged_attention/kernel.h"
 #include "../rope_write_kv/kernel.h"
@@ -16,7 +17,9 @@ struct Kernels {
   const char* isa;
   int lanes;  // floats in a vector
   void (*limit)(const LimitArgs&);
+  void (*linear)(const LinearArgs&);
   void (*norm)(const NormArgs&);
+  void (*pack_linear)(const PackArgs&);
   void (*paged_attention)(const PagedAttentionArgs&);
   void (*rope_write_kv)(const RopeWriteKVArgs&);
 };

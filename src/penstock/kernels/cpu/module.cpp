@@ -26,6 +26,7 @@ NB_MODULE(_native, m) {
   });
   penstock::bind_kv_cache(m);
   penstock::bind_limits(m);
+  penstock::bind_linear(m);
   penstock::bind_norm(m);
   penstock::bind_paged_attention(m);
   penstock::bind_rope_write_kv(m);

@@ -11,7 +11,9 @@ const Kernels kernels = {
     .isa = PENSTOCK_NAME(PENSTOCK_ISA),
     .lanes = kLanes,
     .limit = limit,
+    .linear = linear,
     .norm = norm,
+    .pack_linear = pack_linear,
     .paged_attention = paged_attention,
     .rope_write_kv = rope_write_kv,
 };

@@ -5,18 +5,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from penstock.kernels.linear.reference import DenseLinear, linear, pack_linear
+from penstock.kernels.linear.reference import (
+    DenseLinear,
+    QuantizedLinear,
+    linear,
+    pack_linear,
+)
+from penstock.kernels.quantization import Matrix
 
 
 @dataclass(frozen=True, slots=True)
 class DenseExperts:
     """The two linears of every expert."""
 
-    gate_up: tuple[DenseLinear, ...]
-    down: tuple[DenseLinear, ...]
+    gate_up: tuple[DenseLinear | QuantizedLinear, ...]
+    down: tuple[DenseLinear | QuantizedLinear, ...]
 
 
-def pack_experts(gate_up: list[Tensor], down: list[Tensor], scheme: str) -> DenseExperts:
+def pack_experts(gate_up: list[Matrix], down: list[Matrix], scheme: str) -> DenseExperts:
     """Make of every expert's gate_up [2 * I, D] and down [D, I] what `experts` takes, kept as
     `pack_linear` keeps a weight.
     """

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from penstock.kernels.kv_cache.contract import KVShape, Part
+from penstock.kernels.quantization import quantize_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def write_kv(key: Tensor, value: Tensor, cache: LayerKV, slot_mapping: Tensor) -
     pairs = (key, cache.keys, cache.key_scales), (value, cache.values, cache.value_scales)
     for heads, kept, scales in pairs:
         if scales is not None:
-            heads, scale = quantize_heads(heads)
+            heads, scale, _ = quantize_rows(heads)
             scales.flatten(0, 1).index_copy_(0, slot_mapping, scale)
         kept.flatten(0, 1).index_copy_(0, slot_mapping, heads.to(kept.dtype))
 
@@ -65,12 +66,3 @@ def read_kv(kept: Tensor, scales: Tensor | None, rows: Tensor, dtype: torch.dtyp
     if scales is None:
         return heads.to(dtype)
     return (heads.float() * scales.view(-1, 1).index_select(0, rows)).to(dtype)
-
-
-def quantize_heads(heads: Tensor) -> tuple[Tensor, Tensor]:
-    """heads [T, K, D] in int8, and the scales [T, K] float32 that bring them back; a head of zeros
-    has scale 0.
-    """
-    scale = heads.float().abs().amax(-1) / 127
-    inverse = torch.where(scale > 0, 1 / scale, 0.0)
-    return (heads.float() * inverse.unsqueeze(-1)).round().to(torch.int8), scale

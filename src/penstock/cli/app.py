@@ -10,6 +10,7 @@ from penstock.cli.chat import chat
 from penstock.cli.doctor import doctor
 from penstock.cli.flags import with_flags
 from penstock.cli.generate import generate
+from penstock.cli.quantize import quantize
 from penstock.cli.serve import serve
 
 app = typer.Typer(
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, generate, chat, doctor):
+for command in (serve, generate, chat, quantize, doctor):
     app.command()(with_flags(command))
 app.add_typer(bench)
 

@@ -11,6 +11,7 @@ from penstock.engine.hardware import find_device, find_hardware, num_threads
 from penstock.engine.runner import Runner
 from penstock.engine.settings import (
     BLOCK_SIZE,
+    WEIGHT_BYTES,
     EngineSettings,
     ModelFacts,
     OnProgress,
@@ -94,11 +95,14 @@ def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> En
 def _facts(name: str, config: ModelConfig, model_dir: Path, ops: Ops) -> ModelFacts:
     spec = config.spec
     weight_bytes = sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
+    dtype = str(config.dtype).removeprefix("torch.")
+    kept_as = dtype if config.compression is None else config.compression.weights
     return ModelFacts(
         name=name,
         architecture=config.architecture,
-        num_parameters=weight_bytes // config.dtype.itemsize,
-        checkpoint_dtype=str(config.dtype).removeprefix("torch."),
+        num_parameters=int(weight_bytes / WEIGHT_BYTES[kept_as]),
+        checkpoint_dtype=dtype,
+        checkpoint_weights=kept_as,
         max_positions=spec.max_positions,
         vocab_size=spec.vocab_size,
         kv_block_bytes={dtype: block_bytes(spec, BLOCK_SIZE, dtype, ops) for dtype in KV_DTYPES},

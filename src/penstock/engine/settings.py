@@ -95,6 +95,8 @@ class ModelFacts:
     architecture: str
     num_parameters: int
     checkpoint_dtype: str
+    checkpoint_weights: str
+    """How the checkpoint keeps linears: in its dtype, or as int8 or int4."""
     max_positions: int
     vocab_size: int
     kv_block_bytes: Mapping[str, int]
@@ -188,6 +190,9 @@ def _weights(
             f"Unknown weights {settings.weights!r} for {hardware.device}.",
             remedy=f"Choose one of auto, {', '.join(known)}.",
         )
+    if model.checkpoint_weights in ("int8", "int4"):
+        reasons["weights"] = "as the checkpoint keeps them"
+        return model.checkpoint_weights
     if not on_cpu:
         halves = model.checkpoint_dtype in ("bfloat16", "float16")
         reasons["weights"] = (

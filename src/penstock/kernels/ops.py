@@ -22,6 +22,7 @@ from penstock.kernels.norm.reference import norm
 from penstock.kernels.paged_attention.contract import AttentionShape
 from penstock.kernels.paged_attention.plan import plan_attention
 from penstock.kernels.paged_attention.reference import paged_attention
+from penstock.kernels.quantization import Matrix
 from penstock.kernels.rope_write_kv.reference import rope_write_kv
 from penstock.kernels.step_layout import StepLayout
 
@@ -36,7 +37,7 @@ class PackLinear(Protocol):
     """The type of `pack_linear`."""
 
     def __call__(
-        self, weight: Tensor, bias: Tensor | None, scheme: str, *, gated: bool = False
+        self, weight: Matrix, bias: Tensor | None, scheme: str, *, gated: bool = False
     ) -> PackedLinear: ...
 
 
@@ -72,7 +73,7 @@ class Ops:
     )
     plan_attention: Callable[[StepLayout, AttentionShape, int], AttentionPlan] = plan_attention
     paged_attention: Callable[[Tensor, LayerKV, AttentionPlan], Tensor] = paged_attention
-    pack_experts: Callable[[list[Tensor], list[Tensor], str], PackedExperts] = pack_experts
+    pack_experts: Callable[[list[Matrix], list[Matrix], str], PackedExperts] = pack_experts
     experts: Callable[[Tensor, Tensor, PackedExperts, int, str], Tensor] = experts
 
 

@@ -13,12 +13,15 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from penstock.kernels.quantization import Quantized
 from penstock.vocabulary.errors import ModelError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+QUANTIZED = {"int8": "quantized I8", "int4": "quantized I4"}
+"""What `Stored.dtype` says of a matrix of integers that belong with scales."""
+_ITEM_BYTES = {"F64": 8.0, "F32": 4.0, "F16": 2.0, "BF16": 2.0, QUANTIZED["int4"]: 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Stored:
         count = _ITEM_BYTES.get(self.dtype, 1)
         for size in self.shape:
             count *= size
-        return count
+        return int(count)
 
 
 class Checkpoint:
@@ -60,7 +63,7 @@ class Checkpoint:
         short = name.partition(".")[2]
         return next((found for found in (name, short) if found in self.tensors), None)
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str) -> Tensor | Quantized:
         """One tensor, on the CPU, in the type it is stored in."""
         tensor: Tensor = self.tensors[name].file.get_tensor(name)
         return tensor

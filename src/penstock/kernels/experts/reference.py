@@ -11,6 +11,7 @@ from penstock.kernels.linear.reference import (
     linear,
     pack_linear,
 )
+from penstock.kernels.quantization import Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class DenseExperts:
     down: tuple[DenseLinear | QuantizedLinear, ...]
 
 
-def pack_experts(gate_up: list[Tensor], down: list[Tensor], scheme: str) -> DenseExperts:
+def pack_experts(gate_up: list[Matrix], down: list[Matrix], scheme: str) -> DenseExperts:
     """Make of every expert's gate_up [2 * I, D] and down [D, I] what `experts` takes, kept as
     `pack_linear` keeps a weight.
     """

@@ -10,6 +10,7 @@ from penstock.kernels.activation.reference import activate, activate_gate
 from penstock.kernels.norm.contract import Norm
 from penstock.kernels.norm.reference import norm as normalise
 from penstock.kernels.quantization import (
+    Matrix,
     Quantized,
     int4_linear,
     int8_linear,
@@ -37,9 +38,10 @@ class QuantizedLinear:
 
 
 def pack_linear(
-    weight: Tensor, bias: Tensor | None, scheme: str, *, gated: bool = False
+    weight: Matrix, bias: Tensor | None, scheme: str, *, gated: bool = False
 ) -> DenseLinear | QuantizedLinear:
-    """Make what `linear` takes of a weight [out, in] and a bias [out] or None, both float.
+    """Make what `linear` takes of a weight [out, in] and a bias [out] or None, both float. A weight
+    that has been rounded already stays as it is, whatever the scheme.
 
     scheme names how the weight is kept: float32, bfloat16 or float16; int8, rounded row by row; or
     int4, rounded group by group. With integers, `linear` rounds what it multiplies to int8 row by
@@ -47,6 +49,8 @@ def pack_linear(
     are a gate's, then as many of the values it gates. The weight is copied: what comes from a
     mapped file lies at any address, and a product's last bit depends on that.
     """
+    if isinstance(weight, Quantized):
+        return QuantizedLinear(weight, bias, gated)
     if scheme == "int8":
         return QuantizedLinear(quantize_rows(weight), bias, gated)
     if scheme == "int4":

@@ -64,11 +64,10 @@ struct Group {
   int first, rows;
 };
 
-// As few groups as possible, and of sizes as equal as possible: 7 rows are 4 and 3.
+// As many groups of six as there are, and the rest.
 Group group_at(int num_rows, int index) {
-  const int count = (num_rows + kMostRows - 1) / kMostRows;
-  const int rows = num_rows / count, larger = num_rows % count;
-  return {index * rows + (index < larger ? index : larger), rows + (index < larger)};
+  const int first = index * kMostRows;
+  return {first, num_rows - first < kMostRows ? num_rows - first : kMostRows};
 }
 
 // Some tokens of one sequence and one key-value head, and the keys they see.
@@ -174,7 +173,22 @@ struct Item {
     Row rows[R];
     for (int r = 0; r < R; ++r) rows[r] = row_of(first_row + r, start);
     softmax(w.scores, from, to, rows, R, chunk.key_scales, chunk.value_scales);
-    add_values<R, kFetch>(w.scores, chunk, begin, past, w.states + first_row * s.stride, s.stride);
+    // What only some of the rows see is added row by row: what others' tokens hold, were it
+    // infinite, reaches no row even as a multiple of 0.
+    const int all_from = rows[R - 1].first, all_to = rows[0].end;
+    const bool shared = all_from < all_to;
+    for (int r = 0; r < R; ++r) {
+      add_alone(r, chunk, rows[r].first, shared ? all_from : rows[r].end, rows[r].state);
+    }
+    if (!shared) return;
+    float* states = w.states + first_row * s.stride;
+    add_values<R, kFetch>(w.scores, chunk, all_from, all_to, states, s.stride);
+    for (int r = 0; r < R; ++r) add_alone(r, chunk, all_to, rows[r].end, rows[r].state);
+  }
+
+  template <class U>
+  [[gnu::noinline]] void add_alone(int r, const Chunk<U>& chunk, int begin, int past, State state) const {
+    if (begin < past) add_values<1, false>(w.scores + r * kChunkKeys, chunk, begin, past, state.out, s.stride);
   }
 
   template <bool kFetch, class U>

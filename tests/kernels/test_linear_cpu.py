@@ -1,4 +1,4 @@
-"""The linear kernels on every instruction set: what they compute, and that a row's bits are its own."""
+"""The linear kernels on every instruction set, and that a row's bits are its own."""
 
 from typing import Any
 

@@ -4,6 +4,7 @@ import os
 from dataclasses import fields, replace
 
 import penstock.kernels.cpu._native as _native
+from penstock.kernels.experts.cpu import experts, pack_experts
 from penstock.kernels.kv_cache.cpu import kv_parts, layer_kv
 from penstock.kernels.linear.cpu import linear, pack_linear
 from penstock.kernels.norm.cpu import norm
@@ -45,6 +46,8 @@ def kernels() -> Ops:
         rope_write_kv=rope_write_kv,
         plan_attention=plan_attention,
         paged_attention=paged_attention,
+        pack_experts=pack_experts,
+        experts=experts,
     )
 
 

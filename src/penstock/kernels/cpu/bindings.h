@@ -24,6 +24,7 @@ void launch(void (*kernel)(const Args&), const Args& args) {
   kernel(args);
 }
 
+void bind_experts(nanobind::module_& m);
 void bind_kv_cache(nanobind::module_& m);
 void bind_limits(nanobind::module_& m);
 void bind_linear(nanobind::module_& m);

@@ -4,6 +4,7 @@
 // are in the header beside it; whoever adds one adds a line here and a line in table.cpp.
 #pragma once
 
+#include "../experts/kernel.h"
 #include "../limits/kernel.h"
 #include "../linear/kernel.h"
 #include "../norm/kernel.h"
@@ -16,6 +17,7 @@ namespace penstock {
 struct Kernels {
   const char* isa;
   int lanes;  // floats in a vector
+  void (*experts)(const ExpertsArgs&);
   void (*limit)(const LimitArgs&);
   void (*linear)(const LinearArgs&);
   void (*norm)(const NormArgs&);

@@ -24,6 +24,7 @@ NB_MODULE(_native, m) {
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
   });
+  penstock::bind_experts(m);
   penstock::bind_kv_cache(m);
   penstock::bind_limits(m);
   penstock::bind_linear(m);

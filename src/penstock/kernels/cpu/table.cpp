@@ -10,6 +10,7 @@ namespace penstock::PENSTOCK_ISA {
 const Kernels kernels = {
     .isa = PENSTOCK_NAME(PENSTOCK_ISA),
     .lanes = kLanes,
+    .experts = experts,
     .limit = limit,
     .linear = linear,
     .norm = norm,

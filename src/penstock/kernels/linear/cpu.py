@@ -16,7 +16,7 @@ from penstock.kernels.cpu.memory import address
 from penstock.kernels.norm.contract import Norm
 from penstock.kernels.quantization import GROUP_SIZE, Quantized
 
-_ACTIVATIONS: Mapping[str | None, Any] = {
+ACTIVATIONS: Mapping[str | None, Any] = {
     None: _native.Activation.none,
     "gelu": _native.Activation.gelu,
     "gelu_fast": _native.Activation.gelu_tanh,
@@ -135,7 +135,7 @@ def linear(
         0 if norm is None else address(norm.weight, "the norm's weight"),
         0 if norm is None or norm.bias is None else address(norm.bias, "the norm's bias"),
         0.0 if norm is None else norm.eps,
-        _ACTIVATIONS[activation],
+        ACTIVATIONS[activation],
         0 if residual is None else address(residual, "residual"),
         address(out, "out"),
     )

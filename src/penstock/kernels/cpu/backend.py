@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import penstock.kernels.cpu._native as _native
 from penstock.kernels.embedding.cpu import embedding
+from penstock.kernels.experts.cpu import experts, pack_experts, restore_experts
 from penstock.kernels.kv_cache.cpu import kv_parts, layer_kv
 from penstock.kernels.linear.cpu import LAYOUT_VERSION, linear, pack_linear, restore_linear
 from penstock.kernels.norm.cpu import norm
@@ -54,6 +55,9 @@ def kernels() -> Ops:
         argmax=argmax,
         draw=draw,
         top_logprobs=top_logprobs,
+        pack_experts=pack_experts,
+        restore_experts=restore_experts,
+        experts=experts,
     )
 
 

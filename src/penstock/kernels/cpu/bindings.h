@@ -38,6 +38,7 @@ inline void check_ids(const int64_t* ids, int64_t count, int64_t rows, const cha
 }
 
 void bind_embedding(nanobind::module_& m);
+void bind_experts(nanobind::module_& m);
 void bind_kv_cache(nanobind::module_& m);
 void bind_limits(nanobind::module_& m);
 void bind_linear(nanobind::module_& m);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "../embedding/kernel.h"
+#include "../experts/kernel.h"
 #include "../limits/kernel.h"
 #include "../linear/kernel.h"
 #include "../norm/kernel.h"
@@ -21,6 +22,7 @@ struct Kernels {
   void (*argmax)(const ArgmaxArgs&);
   void (*draw)(const DrawArgs&);
   void (*embedding)(const EmbeddingArgs&);
+  void (*experts)(const ExpertsArgs&);
   void (*limit)(const LimitArgs&);
   void (*linear)(const LinearArgs&);
   void (*norm)(const NormArgs&);

@@ -25,6 +25,7 @@ NB_MODULE(_native, m) {
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
   });
   penstock::bind_embedding(m);
+  penstock::bind_experts(m);
   penstock::bind_kv_cache(m);
   penstock::bind_limits(m);
   penstock::bind_linear(m);

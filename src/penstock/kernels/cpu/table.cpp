@@ -13,6 +13,7 @@ const Kernels kernels = {
     .argmax = argmax,
     .draw = draw,
     .embedding = embedding,
+    .experts = experts,
     .limit = limit,
     .linear = linear,
     .norm = norm,

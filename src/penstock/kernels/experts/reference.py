@@ -1,11 +1,12 @@
 """A sparse mixture of gated MLPs (https://arxiv.org/abs/2401.04088), one expert after the other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from penstock.kernels.experts.parts import facts_of, parts_of, restored
 from penstock.kernels.linear.reference import (
     DenseLinear,
     QuantizedLinear,
@@ -13,7 +14,7 @@ from penstock.kernels.linear.reference import (
     pack_linear,
     restore_linear,
 )
-from penstock.kernels.packed import Fact, fact
+from penstock.kernels.packed import Fact
 from penstock.kernels.quantization import Matrix
 
 
@@ -26,22 +27,11 @@ class DenseExperts:
 
     def parts(self) -> dict[str, Tensor]:
         """Those of every expert's linears."""
-        named = {"gate_up": self.gate_up, "down": self.down}
-        return {
-            f"{name}.{expert}.{part}": tensor
-            for name, linears in named.items()
-            for expert, linear in enumerate(linears)
-            for part, tensor in linear.parts().items()
-        }
+        return parts_of(self.gate_up, self.down)
 
     def facts(self) -> dict[str, Fact]:
         """How many they are, their sizes, and what their linears have in common."""
-        facts = self.down[0].facts()
-        return {
-            "count": len(self.down),
-            "hidden": facts.pop("out_features"),
-            "intermediate": facts.pop("in_features"),
-        } | facts
+        return facts_of(self.down)
 
 
 def pack_experts(gate_up: list[Matrix], down: list[Matrix], scheme: str) -> DenseExperts:
@@ -58,21 +48,7 @@ def restore_experts(facts: Mapping[str, Fact], parts: Mapping[str, Tensor]) -> D
     """The experts whose facts and parts these are; the parts are kept, not copied. Raises
     ValueError if they do not belong together.
     """
-    hidden, inner = fact(facts, "hidden", int), fact(facts, "intermediate", int)
-
-    def linears(
-        name: str, rows: int, columns: int, *, gated: bool
-    ) -> Iterator[DenseLinear | QuantizedLinear]:
-        own: dict[str, Fact] = {"out_features": rows, "in_features": columns, "gated": gated}
-        for expert in range(fact(facts, "count", int)):
-            prefix = f"{name}.{expert}."
-            found = {part[len(prefix) :]: parts[part] for part in parts if part.startswith(prefix)}
-            yield restore_linear({**facts, **own}, found)
-
-    return DenseExperts(
-        tuple(linears("gate_up", 2 * inner, hidden, gated=True)),
-        tuple(linears("down", hidden, inner, gated=False)),
-    )
+    return DenseExperts(*restored(facts, parts, restore_linear))
 
 
 def experts(

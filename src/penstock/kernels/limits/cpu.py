@@ -12,12 +12,18 @@ REPEATS = 7
 """The best of so many runs counts: other programs only ever take time away."""
 
 
+TURNS = 500_000
+"""A few milliseconds of arithmetic."""
+
+
 def measured_flops() -> float:
     """float32 operations per second in multiply-adds on registers, all threads together."""
-    count = 12 * 500_000
-    seconds = _best(lambda: _native.multiply_add(count))
-    lanes: int = _native.lanes() * _native.num_threads()
-    return 2 * count * lanes / seconds
+    return 2 * _best_rate(lambda: _native.multiply_floats(TURNS))
+
+
+def measured_int8_ops() -> float:
+    """int8 operations per second in multiply-adds into int32 on registers, likewise."""
+    return 2 * _best_rate(lambda: _native.multiply_int8(TURNS))
 
 
 def measured_bandwidth(num_bytes: int = 1 << 28) -> float:
@@ -26,13 +32,14 @@ def measured_bandwidth(num_bytes: int = 1 << 28) -> float:
     """
     memory = torch.ones(num_bytes // 256 * 64)
     where, count = address(memory, "memory"), memory.numel()
-    return memory.nbytes / _best(lambda: _native.read_memory(where, count))
+    return _best_rate(lambda: _native.read_memory(where, count))
 
 
-def _best(work: Callable[[], object]) -> float:
-    seconds = []
+def _best_rate(work: Callable[[], int]) -> float:
+    """How much work is done in a second, where it says how much it did."""
+    rates = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+        done = work()
+        rates.append(done / (time.perf_counter() - start))
+    return max(rates)

@@ -7,9 +7,13 @@
 namespace penstock {
 
 // Work of known size that nothing but the processor's arithmetic, or its memory, can hold up.
+enum class Limit : int { kFloats, kInt8, kMemory };
+
 struct LimitArgs {
-  const float* memory;  // [count], count a multiple of 64, or null: multiply and add instead
-  int64_t count;        // or: multiply-adds of vectors for every thread, a multiple of 12
+  Limit limit;
+  int64_t count;        // turns of the arithmetic for every thread, or floats in memory, in 64s
+  const float* memory;  // [count] for kMemory, else null
+  int64_t* done;        // multiply-adds of all threads, or bytes read
   float* result;        // keeps the work from being optimised away
 };
 

@@ -20,7 +20,7 @@ from penstock.kernels.quantization import GROUP_SIZE, Quantized
 LAYOUT_VERSION = 1
 """To be raised with every change of what panels hold: packed weights outlive a process."""
 
-_ACTIVATIONS: Mapping[str | None, Any] = {
+ACTIVATIONS: Mapping[str | None, Any] = {
     None: _native.Activation.none,
     "gelu": _native.Activation.gelu,
     "gelu_fast": _native.Activation.gelu_tanh,
@@ -62,6 +62,8 @@ class PanelLinear:
         for name, part in (("scales", self.scales), ("bias", self.bias)):
             if part is not None and part.numel() != num_outputs:
                 raise ValueError(f"{part.numel()} {name} where {num_outputs} are due.")
+        if self.group_size != 32 and self.group_size % 64:
+            raise ValueError(f"Groups of {self.group_size}: kernels take 32 or multiples of 64.")
         if (self.scales is None) == (self.scheme == "int8"):
             raise ValueError(f"Scales belong to int8, and to nothing else: {self.scheme}.")
         handle = _native.PackedLinear(
@@ -167,18 +169,21 @@ def linear(
     residual: Tensor | None = None,
 ) -> Tensor:
     """x [T, in] float32 through the packed weight, with all that surrounds it, in one call."""
-    num_rows = x.shape[0]
-    out = torch.empty((num_rows, packed.num_outputs))
-    if x.shape[1] != packed.in_features or (residual is not None and residual.shape != out.shape):
-        raise ValueError(f"{list(x.shape)} does not fit {packed.in_features} inputs.")
+    out = torch.empty((x.shape[0], packed.num_outputs))
+    if x.dim() != 2 or x.shape[1] != packed.in_features:
+        raise ValueError(f"x is {list(x.shape)} where rows of {packed.in_features} are due.")
+    if residual is not None and residual.shape != out.shape:
+        raise ValueError(f"The residual is {list(residual.shape)}, the output {list(out.shape)}.")
+    if norm is not None and norm.weight.shape != x.shape[1:]:
+        raise ValueError(f"A norm of {list(norm.weight.shape)} cannot take {list(x.shape)}.")
     _native.linear(
         packed.handle,
         address(x, "x"),
-        num_rows,
+        x.shape[0],
         0 if norm is None else address(norm.weight, "the norm's weight"),
         0 if norm is None or norm.bias is None else address(norm.bias, "the norm's bias"),
         0.0 if norm is None else norm.eps,
-        _ACTIVATIONS[activation],
+        ACTIVATIONS[activation],
         0 if residual is None else address(residual, "residual"),
         address(out, "out"),
     )

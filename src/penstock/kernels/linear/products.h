@@ -140,37 +140,60 @@ PENSTOCK_INLINE void multiply_run(const uint8_t* w, const int8_t* x, int64_t str
   }
 }
 
-// total [R][kPanelWidth] = the sum over groups, in order, of their exact products times their scales.
+// Add a group's sums, times its scales, to total [R][kPanelWidth]; those of its earlier runs are in
+// `within`, and so are these until its last.
+template <int R, bool kFirst, bool kLast>
+PENSTOCK_INLINE void take_out(const SumsOfQuads (&sums)[R][2], const uint8_t* scales, float* total,
+                              int32_t* within) {
+  const Floats scale[2] = {widen_bfloat16(load<Halves>(scales)),
+                           widen_bfloat16(load<Halves>(scales + 2 * kLanes))};
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) {
+      const int at = r * kPanelWidth + v * kLanes;
+      Ints sum = in_full(sums[r][v]);
+      if (!kFirst) sum += load<Ints>(within + at);
+      if (kLast) {
+        store(total + at, load<Floats>(total + at) + to_floats(sum) * scale[v]);
+      } else {
+        store(within + at, sum);
+      }
+    }
+  }
+}
+
+// total [R][kPanelWidth] = the sum over groups, in order, of their exact products times their
+// scales.
 template <int R>
 PENSTOCK_INLINE void multiply_int4(const uint8_t* panel, const Rows& rows, int64_t row,
                                    int64_t depth, int64_t group, float* total) {
   const int8_t* x = static_cast<const int8_t*>(rows.values) + row * rows.stride;
   const int32_t* starts = rows.starts + row * rows.num_starts;
-  const int64_t run = int4_run(group);
-  int32_t within[R * kPanelWidth] = {};  // the sums of a group's earlier runs
+  const int64_t stride = rows.stride, num_starts = rows.num_starts, run = int4_run(group);
   __builtin_memset(total, 0, R * kPanelWidth * sizeof(float));
+  SumsOfQuads sums[R][2];
+  if (run == group) {
 #pragma GCC unroll 1
+    for (int64_t k = 0; k < depth; k += group, ++starts) {
+      multiply_run<R>(panel, x + k, stride, starts, num_starts, group, sums);
+      panel += group * kLanes;
+      take_out<R, true, true>(sums, panel, total, nullptr);
+      panel += 2 * kPanelWidth;
+    }
+    return;
+  }
+  int32_t within[R * kPanelWidth] = {};
   for (int64_t first = 0; first < depth; first += group) {
     const uint8_t* scales = panel + group * kLanes;
-#pragma GCC unroll 1
-    for (int64_t k = 0; k < group; k += run, panel += run * kLanes, ++starts) {
-      SumsOfQuads sums[R][2];
-      multiply_run<R>(panel, x + first + k, rows.stride, starts, rows.num_starts, run, sums);
-      const Floats scale[2] = {widen_bfloat16(load<Halves>(scales)),
-                               widen_bfloat16(load<Halves>(scales + 2 * kLanes))};
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-        for (int v = 0; v < 2; ++v) {
-          const int at = r * kPanelWidth + v * kLanes;
-          Ints sum = in_full(sums[r][v]);
-          if (k > 0) sum += load<Ints>(within + at);
-          if (k + run < group) {
-            store(within + at, sum);
-          } else {
-            store(total + at, load<Floats>(total + at) + to_floats(sum) * scale[v]);
-          }
-        }
+    for (int64_t k = first; k < first + group; k += run, panel += run * kLanes, ++starts) {
+      multiply_run<R>(panel, x + k, stride, starts, num_starts, run, sums);
+      if (k == first) {
+        take_out<R, true, false>(sums, scales, total, within);
+      } else if (k + run < first + group) {
+        take_out<R, false, false>(sums, scales, total, within);
+      } else {
+        take_out<R, false, true>(sums, scales, total, within);
       }
     }
     panel += 2 * kPanelWidth;

@@ -21,6 +21,7 @@ SMALL = ModelFacts(
     architecture="LlamaForCausalLM",
     num_parameters=500_000_000,
     checkpoint_dtype="bfloat16",
+    packed_as=None,
     checkpoint_weights="bfloat16",
     max_positions=32_768,
     vocab_size=1000,
@@ -150,4 +151,5 @@ def test_every_choice_has_a_reason():
         "token_budget",
         "max_num_seqs",
         "kv_cache",
+        "packed_cache",
     }

@@ -18,11 +18,15 @@ from penstock.engine.settings import (
     Resolved,
     resolve,
 )
+from penstock.engine.weights import WeightsPlan
 from penstock.kernels.backends import choose_ops
 from penstock.kernels.kv_cache.contract import KV_DTYPES
 from penstock.kernels.ops import REFERENCE, Ops
+from penstock.models.decoder import Decoder
 from penstock.models.kv_cache import KVCache, block_bytes
-from penstock.models.loading import ModelConfig, load_decoder, read_config
+from penstock.models.loading import ModelConfig, read_config
+from penstock.models.manifest import is_snapshot
+from penstock.models.snapshot import Snapshot
 from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
 
@@ -31,10 +35,10 @@ from penstock.scheduling.scheduler import Scheduler
 class Prepared:
     """Everything that is decided before the first byte of weights is read."""
 
-    model_dir: Path
     config: ModelConfig
     resolved: Resolved
     ops: Ops
+    weights: WeightsPlan
     notes: list[str]
 
     @property
@@ -44,6 +48,7 @@ class Prepared:
 
 def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
     """Read the model's configuration, look at the machine, and complete the settings."""
+    snapshot = Snapshot(model_dir) if is_snapshot(model_dir) else None
     config = read_config(model_dir)
     device = find_device(settings.device)
     ops, notes = choose_ops(torch.device(device), num_threads())
@@ -51,22 +56,29 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
     # Two pools of threads on the same cores wait for each other: the kernels' own one computes.
     torch.set_num_threads(1 if has_kernels else num_threads())
     hardware = find_hardware(device, has_kernels=has_kernels)
-    resolved = resolve(settings, hardware, _facts(name, config, model_dir, ops))
-    return Prepared(model_dir=model_dir, config=config, resolved=resolved, ops=ops, notes=notes)
+    facts = _facts(name, config, model_dir, snapshot, ops)
+    resolved = resolve(settings, hardware, facts)
+    weights = WeightsPlan(
+        model_dir=model_dir,
+        config=config,
+        resolved=resolved,
+        num_parameters=facts.num_parameters,
+        ops=ops,
+        snapshot=snapshot,
+    )
+    return Prepared(config=config, resolved=resolved, ops=ops, weights=weights, notes=notes)
 
 
 def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> Engine:
     """Read the weights and make the KV cache. `on_progress(bytes done, bytes in all)`."""
     resolved, spec = prepared.resolved, prepared.config.spec
     device, ops = torch.device(resolved.device), prepared.ops
-    decoder = load_decoder(
-        prepared.model_dir,
-        prepared.config,
-        weights=resolved.weights,
+    decoder = Decoder(
+        spec,
+        prepared.weights.load(on_progress),
+        ops,
         dtype=getattr(torch, resolved.dtype),
         device=device,
-        ops=ops,
-        on_progress=on_progress,
     )
     cache = KVCache(
         spec,
@@ -84,7 +96,7 @@ def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> En
     )
     return Engine(
         scheduler=scheduler,
-        runner=Runner(decoder, cache, device),
+        runner=Runner(decoder, cache, ops, device),
         cost=cost_model(spec, resolved),
         max_model_len=resolved.max_model_len,
         end_token_ids=prepared.end_token_ids,
@@ -92,15 +104,19 @@ def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> En
     )
 
 
-def _facts(name: str, config: ModelConfig, model_dir: Path, ops: Ops) -> ModelFacts:
+def _facts(
+    name: str, config: ModelConfig, model_dir: Path, snapshot: Snapshot | None, ops: Ops
+) -> ModelFacts:
     spec = config.spec
     weight_bytes = sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
     dtype = str(config.dtype).removeprefix("torch.")
     kept_as = dtype if config.compression is None else config.compression.weights
+    num_parameters = int(weight_bytes / WEIGHT_BYTES[kept_as])
     return ModelFacts(
         name=name,
         architecture=config.architecture,
-        num_parameters=int(weight_bytes / WEIGHT_BYTES[kept_as]),
+        num_parameters=snapshot.origin.num_parameters if snapshot else num_parameters,
+        packed_as=snapshot.origin.weights if snapshot else None,
         checkpoint_dtype=dtype,
         checkpoint_weights=kept_as,
         max_positions=spec.max_positions,

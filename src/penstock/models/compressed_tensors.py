@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from penstock.kernels.quantization import GROUP_SIZE, INT8_MAX, Quantized
-from penstock.models.checkpoint import QUANTIZED, Checkpoint, Stored
+from penstock.models.checkpoint import QUANTIZED, Checkpoint
+from penstock.models.safetensors_file import Stored
 from penstock.vocabulary.errors import ModelError
 
 _PER_WORD = 8
@@ -156,14 +157,18 @@ class CompressedCheckpoint(Checkpoint):
         parts = self._parts.get(name)
         if parts is None:
             return super().read(name)
-        module = name.removesuffix(".weight")
-        scale = parts["weight_scale"].file.get_tensor(f"{module}.weight_scale").float()
+        scale = parts["weight_scale"].read().float()
         if self._compression.weights == "int8":
-            values = parts["weight"].file.get_tensor(name)
+            values = parts["weight"].read()
             # Some writers go down to -128, but kernels take a weight's magnitude to fit 7 bits.
             return Quantized(values.clamp(min=-INT8_MAX), scale.flatten())
-        words = parts["weight_packed"].file.get_tensor(f"{module}.weight_packed")
+        words = parts["weight_packed"].read()
         return _grouped(_unpack(words, self.tensors[name].shape[1]), scale, self._compression)
+
+    def extents(self, name: str) -> list[Stored]:
+        """What must be read of the files for the tensor of this name."""
+        parts = self._parts.get(name)
+        return super().extents(name) if parts is None else list(parts.values())
 
     def _hide(self, module: str) -> None:
         """Put one tensor in the place of a module's parts."""
@@ -193,7 +198,7 @@ class CompressedCheckpoint(Checkpoint):
         """What weight_shape says, if the words have room for that."""
         if "weight_shape" not in parts:
             raise ModelError(f"The checkpoint lacks {module}.weight_shape.")
-        found = parts["weight_shape"].file.get_tensor(f"{module}.weight_shape").flatten().tolist()
+        found = parts["weight_shape"].read().flatten().tolist()
         rows, columns = found if len(found) == 2 else (-1, -1)
         if words.dtype != "I32" or words.shape != (rows, -(-columns // _PER_WORD)):
             raise ModelError(

@@ -1,5 +1,7 @@
 """From a checkpoint to a decoder: every slot is checked, then filled, one tensor at a time."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -12,7 +14,7 @@ from penstock.models.directory import resolve_model_dir
 from penstock.models.reading import OnProgress, SlotReader
 from penstock.models.slots import ExpertsSlot, LinearSlot, NormSlot, Slot, TableSlot
 from penstock.models.smoothing import groups, smoothed
-from penstock.models.weights import NormWeights, Weights
+from penstock.models.weights import Content, NormWeights, Weights
 
 __all__ = ["ModelConfig", "load_decoder", "read_config", "resolve_model_dir"]
 
@@ -38,16 +40,47 @@ def load_decoder(
     norm and its readers together. `on_progress(bytes done, bytes in all)` counts the checkpoint's
     bytes.
     """
-    spec = config.spec
-    filled = Weights({}, {}, {}, {})
+    filled = Weights()
+    for slot, content in packed_slots(
+        model_dir,
+        config,
+        weights=weights,
+        dtype=dtype,
+        device=device,
+        ops=ops,
+        on_progress=on_progress,
+    ):
+        filled.put(slot, content)
+    return Decoder(config.spec, filled, ops, dtype=dtype, device=device)
+
+
+def packed_slots(
+    model_dir: Path,
+    config: ModelConfig,
+    *,
+    weights: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    ops: Ops,
+    on_progress: OnProgress | None = None,
+) -> Iterator[tuple[Slot, Content]]:
+    """Every slot with what fills it, as `load_decoder` says. Of the checkpoint only a norm and its
+    readers are in memory at a time, and what the caller does not keep is gone as well.
+    """
     with SlotReader(model_dir, config, device, on_progress) as reader:
-        for group in groups(spec):
-            tensors = [reader.read(slot) or [filled.tables["embedding"]] for slot in group]
+        table: list[Matrix] = []
+        for group, following in pairwise([*groups(config.spec), []]):
+            for slot in following:
+                reader.will_need(slot)
+            tensors = [reader.read(slot) or table for slot in group]  # a tied head reads nothing
+            if group[0].name == "embedding":
+                table = tensors[0]
             if weights in ROUNDED:
                 tensors = smoothed(group, tensors)
             for slot, parts in zip(group, tensors, strict=True):
-                fill(slot, parts, filled, weights, dtype, ops)
-    return Decoder(spec, filled, ops, dtype=dtype, device=device)
+                yield slot, content_of(slot, parts, weights, dtype, ops)
+            for slot in group:
+                reader.forget(slot)
 
 
 def scheme_of(name: str, weights: str) -> str:
@@ -63,31 +96,25 @@ def scheme_of(name: str, weights: str) -> str:
     return weights
 
 
-def fill(
-    slot: Slot,
-    tensors: list[Matrix],
-    filled: Weights,
-    weights: str,
-    dtype: torch.dtype,
-    ops: Ops,
-) -> None:
-    """Put a slot's tensors into their place among the weights, as a decoder takes them."""
+def content_of(
+    slot: Slot, tensors: list[Matrix], weights: str, dtype: torch.dtype, ops: Ops
+) -> Content:
+    """What fills a slot, made of the tensors that were read for it."""
     match slot:
         case TableSlot():
-            filled.tables[slot.label] = floats(tensors[0])
+            return floats(tensors[0])
         case NormSlot():
             norm = [floats(tensor).to(dtype) for tensor in tensors]
-            filled.norms[slot.label] = NormWeights(norm[0], norm[1] if slot.bias else None)
+            return NormWeights(norm[0], norm[1] if slot.bias else None)
         case LinearSlot():
             scheme = scheme_of(slot.name, weights)
             weight = _as_asked(tensors[0], weights if scheme in ROUNDED else scheme)
             scheme = weight.scheme if isinstance(weight, Quantized) else scheme
             bias = floats(tensors[1]).to(dtype) if slot.bias else None
-            filled.linears[slot.label] = ops.pack_linear(weight, bias, scheme, gated=slot.gated)
+            return ops.pack_linear(weight, bias, scheme, gated=slot.gated)
         case ExpertsSlot():
             experts = [_as_asked(weight, weights) for weight in tensors]
-            packed = ops.pack_experts(experts[: slot.count], experts[slot.count :], weights)
-            filled.experts[slot.label] = packed
+            return ops.pack_experts(experts[: slot.count], experts[slot.count :], weights)
 
 
 def _as_asked(weight: Matrix, weights: str) -> Matrix:

@@ -11,6 +11,7 @@ from torch import Tensor
 from penstock.kernels.ops import REFERENCE
 from penstock.kernels.quantization import (
     GROUP_SIZE,
+    Matrix,
     Quantized,
     floats,
     quantize_groups,
@@ -19,17 +20,14 @@ from penstock.kernels.quantization import (
 from penstock.models.calibration import Observer, Stream
 from penstock.models.compressed_tensors import Compression, describe, packed
 from penstock.models.config import ModelConfig, read_config
-from penstock.models.directory import NEEDED
+from penstock.models.directory import beside_weights
 from penstock.models.folding import Folding
-from penstock.models.loading import fill
+from penstock.models.loading import content_of
 from penstock.models.reading import OnProgress, Piece, SlotReader
 from penstock.models.slots import ExpertsSlot, LinearSlot, Slot, slots
 from penstock.models.weights import Weights
 from penstock.models.writing import CheckpointWriter, write_json
 from penstock.vocabulary.errors import ModelError
-
-_COPIED = [pattern for pattern in NEEDED if pattern != "*.safetensors"] + ["LICENSE*", "NOTICE*"]
-_NOT_COPIED = {"config.json", "model.safetensors.index.json"}
 
 
 def quantize_model(
@@ -126,9 +124,11 @@ class _Job:
         self, stream: Stream, layer: int, members: list[Slot], tensors: dict[str, list[Tensor]]
     ) -> dict[str, Tensor]:
         """Compute one layer, and return what its linears met, by slot name."""
-        filled = Weights({}, {}, {}, {})
+        filled = Weights()
         for slot in members:
-            fill(slot, [*tensors[slot.name]], filled, "float32", torch.float32, REFERENCE)
+            parts: list[Matrix] = [*tensors[slot.name]]
+            content = content_of(slot, parts, "float32", torch.float32, REFERENCE)
+            filled.put(slot, content)
         self.observer.forget()
         stream.through(filled, layer)
         linears = [slot for slot in members if isinstance(slot, LinearSlot)]
@@ -168,8 +168,6 @@ def _narrowed(tensor: Tensor, stored_as: str) -> Tensor:
 
 
 def _copy_other_files(model_dir: Path, directory: Path) -> None:
-    """Tokenizer, templates, generation defaults and licences."""
-    for pattern in _COPIED:
-        for path in sorted(model_dir.glob(pattern)):
-            if path.name not in _NOT_COPIED:
-                shutil.copy(path, directory / path.name)
+    for path in beside_weights(model_dir):
+        if path.name != "config.json":
+            shutil.copy(path, directory / path.name)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from penstock.kernels.quantization import Matrix, Quantized, floats
-from penstock.models.checkpoint import QUANTIZED, Checkpoint, Stored
+from penstock.models.checkpoint import QUANTIZED, Checkpoint
 from penstock.models.compressed_tensors import CompressedCheckpoint
 from penstock.models.config import ModelConfig, family_of
+from penstock.models.safetensors_file import Stored
 from penstock.models.slots import ExpertsSlot, LinearSlot, NormSlot, Slot, TableSlot, slots
 from penstock.models.sources import GroupedQkv, Joined, PerExpert, Source
 from penstock.vocabulary.errors import ModelError
@@ -39,7 +40,8 @@ class Piece:
 
 
 class SlotReader:
-    """A model directory's tensors as its slots need them. A context: leaving it unmaps the files.
+    """A model directory's tensors as its slots need them. A context: leaving it lets go of the
+    files, which stay mapped only for tensors that are in use.
 
     Raises `ModelError` at once if anything is missing, misshapen, unreadable or superfluous.
     """
@@ -96,6 +98,21 @@ class SlotReader:
         its bias, or every expert's gate and up, then every expert's down. Of a tied head: nothing.
         """
         return [self._piece(piece) for piece in self.pieces[slot.label]]
+
+    def will_need(self, slot: Slot) -> None:
+        """Have the disk read what this slot takes while another one is worked on."""
+        for stored in self._extents(slot):
+            stored.will_need()
+
+    def forget(self, slot: Slot) -> None:
+        """Hold none of the pages that this slot took in memory. Tensors stay what they are."""
+        for stored in self._extents(slot):
+            stored.forget()
+
+    def _extents(self, slot: Slot) -> Iterator[Stored]:
+        for piece in self.pieces[slot.label]:
+            for name in piece.names:
+                yield from self.checkpoint.extents(self.wanted[name])
 
     def _piece(self, piece: Piece) -> Matrix:
         stored = [self._tensor(name) for name in piece.names]

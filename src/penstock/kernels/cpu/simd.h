@@ -82,6 +82,32 @@ PENSTOCK_INLINE Ints widen(Bytes v) {
 
 // bfloat16 is the upper half of a float.
 PENSTOCK_INLINE Floats widen_bfloat16(Halves v) { return reinterpret_cast<Floats>(widen(v) << 16); }
+PENSTOCK_INLINE Floats widen_float16(Halves v) {
+#if defined(PENSTOCK_512) && !defined(PENSTOCK_EMULATE)
+  return reinterpret_cast<Floats>(_mm512_cvtph_ps(reinterpret_cast<__m256i>(v)));
+#else
+  Floats wide;
+  __m128i part[kLanes / 8];
+  __m256 widened[kLanes / 8];
+  __builtin_memcpy(part, &v, sizeof v);
+  for (int i = 0; i < kLanes / 8; ++i) widened[i] = _mm256_cvtph_ps(part[i]);
+  __builtin_memcpy(&wide, widened, sizeof wide);
+  return wide;
+#endif
+}
+
+// True if any element of a comparison's result is.
+PENSTOCK_INLINE bool any(Ints mask) {
+#if defined(PENSTOCK_512) && !defined(PENSTOCK_EMULATE)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
+#elif !defined(PENSTOCK_512)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(mask)) != 0;
+#else
+  int32_t found = 0;
+  for (int i = 0; i < kLanes; ++i) found |= mask[i];
+  return found != 0;
+#endif
+}
 
 PENSTOCK_INLINE Floats maximum(Floats a, Floats b) { return a > b ? a : b; }
 PENSTOCK_INLINE Floats magnitude(Floats a) {
@@ -122,13 +148,9 @@ PENSTOCK_INLINE Ints round_to_ints(Floats v) {
 #endif
 }
 
-// e^x within 2 units in the last place; 0 below -87.3, finite for x <= 88.
+// e^x within 2 units in the last place, for -87.3 <= x <= 88.
 // Cody-Waite reduction to |r| <= ln(2)/2, then a polynomial of degree 6.
-PENSTOCK_INLINE Floats exponential(Floats x) {
-  const Floats low = broadcast(-87.33654f), high = broadcast(88.0f);
-  const auto underflow = x < low;
-  x = x < low ? low : x;
-  x = x > high ? high : x;
+PENSTOCK_INLINE Floats exponential_in_range(Floats x) {
   const Ints n = round_to_ints(x * 1.44269504f);
   const Floats k = to_floats(n);
   const Floats r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
@@ -140,7 +162,16 @@ PENSTOCK_INLINE Floats exponential(Floats x) {
   p = p * r + 5.0000001201e-1f;
   const Floats e = (p * r) * r + (r + 1.0f);
   const Floats scale = reinterpret_cast<Floats>((n + 127) << 23);
-  return underflow ? Floats{} : e * scale;
+  return e * scale;
+}
+
+// The same for every x: 0 below -87.3, finite above 88.
+PENSTOCK_INLINE Floats exponential(Floats x) {
+  const Floats low = broadcast(-87.33654f), high = broadcast(88.0f);
+  const auto underflow = x < low;
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  return underflow ? Floats{} : exponential_in_range(x);
 }
 
 }  // namespace penstock::PENSTOCK_ISA

@@ -10,6 +10,9 @@ namespace penstock::PENSTOCK_ISA {
 const Kernels kernels = {
     .isa = PENSTOCK_NAME(PENSTOCK_ISA),
     .lanes = kLanes,
+    .argmax = argmax,
+    .draw = draw,
+    .embedding = embedding,
     .experts = experts,
     .limit = limit,
     .linear = linear,
@@ -17,6 +20,7 @@ const Kernels kernels = {
     .pack_linear = pack_linear,
     .paged_attention = paged_attention,
     .rope_write_kv = rope_write_kv,
+    .top_logprobs = top_logprobs,
 };
 
 }  // namespace penstock::PENSTOCK_ISA

@@ -2,6 +2,7 @@
 expert's weights are read once, and a token's outputs are added in its own order.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,14 @@ from torch import Tensor
 
 import penstock.kernels.cpu._native as _native
 from penstock.kernels.cpu.memory import address
-from penstock.kernels.linear.cpu import ACTIVATIONS, PanelLinear, pack_linear
+from penstock.kernels.experts.packed import (
+    experts_facts,
+    experts_parts,
+    restore_experts_linears,
+)
+from penstock.kernels.linear.cpu import ACTIVATIONS, PanelLinear, pack_linear, restore_linear
+from penstock.kernels.packed import Fact
+from penstock.kernels.quantization import Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +43,28 @@ class PanelExperts:
         handles = [linear.handle for linear in self.gate_up], [e.handle for e in self.down]
         object.__setattr__(self, "handle", _native.PackedExperts(*handles))
 
+    def parts(self) -> dict[str, Tensor]:
+        """Those of every expert's linears."""
+        return experts_parts(self.gate_up, self.down)
 
-def pack_experts(gate_up: list[Tensor], down: list[Tensor], scheme: str) -> PanelExperts:
+    def facts(self) -> dict[str, Fact]:
+        """How many they are, their sizes, and what their linears have in common."""
+        return experts_facts(self.down)
+
+
+def pack_experts(gate_up: list[Matrix], down: list[Matrix], scheme: str) -> PanelExperts:
     """Pack every expert's gate_up [2 * I, D] and down [D, I], each as a linear."""
     return PanelExperts(
         tuple(pack_linear(weight, None, scheme, gated=True) for weight in gate_up),
         tuple(pack_linear(weight, None, scheme) for weight in down),
     )
+
+
+def restore_experts(facts: Mapping[str, Fact], parts: Mapping[str, Tensor]) -> PanelExperts:
+    """The experts whose facts and parts these are; the parts are kept, not copied. Raises
+    ValueError if they do not belong together, or not to the instruction set in use.
+    """
+    return PanelExperts(*restore_experts_linears(facts, parts, restore_linear))
 
 
 def experts(

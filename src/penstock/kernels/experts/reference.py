@@ -1,16 +1,24 @@
 """A sparse mixture of gated MLPs (https://arxiv.org/abs/2401.04088), one expert after the other."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from penstock.kernels.experts.packed import (
+    experts_facts,
+    experts_parts,
+    restore_experts_linears,
+)
 from penstock.kernels.linear.reference import (
     DenseLinear,
     QuantizedLinear,
     linear,
     pack_linear,
+    restore_linear,
 )
+from penstock.kernels.packed import Fact
 from penstock.kernels.quantization import Matrix
 
 
@@ -21,6 +29,14 @@ class DenseExperts:
     gate_up: tuple[DenseLinear | QuantizedLinear, ...]
     down: tuple[DenseLinear | QuantizedLinear, ...]
 
+    def parts(self) -> dict[str, Tensor]:
+        """Those of every expert's linears."""
+        return experts_parts(self.gate_up, self.down)
+
+    def facts(self) -> dict[str, Fact]:
+        """How many they are, their sizes, and what their linears have in common."""
+        return experts_facts(self.down)
+
 
 def pack_experts(gate_up: list[Matrix], down: list[Matrix], scheme: str) -> DenseExperts:
     """Make of every expert's gate_up [2 * I, D] and down [D, I] what `experts` takes, kept as
@@ -30,6 +46,13 @@ def pack_experts(gate_up: list[Matrix], down: list[Matrix], scheme: str) -> Dens
         tuple(pack_linear(weight, None, scheme, gated=True) for weight in gate_up),
         tuple(pack_linear(weight, None, scheme) for weight in down),
     )
+
+
+def restore_experts(facts: Mapping[str, Fact], parts: Mapping[str, Tensor]) -> DenseExperts:
+    """The experts whose facts and parts these are; the parts are kept, not copied. Raises
+    ValueError if they do not belong together.
+    """
+    return DenseExperts(*restore_experts_linears(facts, parts, restore_linear))
 
 
 def experts(

@@ -70,8 +70,8 @@ Group group_at(int num_rows, int index) {
   return {first, num_rows - first < kMostRows ? num_rows - first : kMostRows};
 }
 
-// Some tokens of one sequence and one key-value head, and the keys they see.
-template <class T>
+// Some tokens of one sequence and one key-value head, and the keys they see. T: the cache's elements;
+// U: those of a chunk that was perhaps converted.
 struct Item {
   const Step& s;
   const AttentionItem& item;
@@ -113,6 +113,7 @@ struct Item {
     }
   }
 
+  template <class T>
   Chunk<T> chunk_at(int64_t key) const {
     Chunk<T> chunk{{}, {}, {}, nullptr, nullptr, s.size, s.size};
     const LayerKV& cache = *s.a.cache;
@@ -136,6 +137,7 @@ struct Item {
     return chunk;
   }
 
+  template <class T>
   Chunk<float> converted(const Chunk<T>& from) const {
     Chunk<float> to{{}, {}, {}, from.key_scales, from.value_scales, s.size, s.width};
     for (int t = 0; t < kChunkTiles; ++t) {
@@ -158,6 +160,15 @@ struct Item {
       to.values[t] = values;
     }
     return to;
+  }
+
+  Chunk<float> as_floats(const Chunk<float>& chunk, bool dense) const {
+    return dense ? chunk : converted(chunk);
+  }
+
+  template <class T>
+  Chunk<float> as_floats(const Chunk<T>& chunk, bool) const {
+    return converted(chunk);
   }
 
   template <int R, bool kFetch, class U>
@@ -207,28 +218,28 @@ struct Item {
   }
 
   // What the rows make of one range of keys, from nothing, in w.states.
+  template <class T>
   void attend_range(int64_t range) const {
     for (int row = 0; row < num_rows; ++row) clear(s.state(w.states, row));
     const int64_t range_end = min(end, (range + 1) * kRangeKeys);
     const int64_t first = max(range * kRangeKeys, first_key(0)) / kChunkKeys * kChunkKeys;
     const bool few = num_rows <= kFewRows, dense = s.size == s.width;
     for (int64_t start = first; start < range_end; start += kChunkKeys) {
-      const Chunk<T> chunk = chunk_at(start);
+      const Chunk<T> chunk = chunk_at<T>(start);
       if (few && dense) {
         attend<true>(chunk, start);
-      } else if (sizeof(T) == sizeof(float) && dense) {
-        attend<false>(chunk, start);
       } else {
-        attend<false>(converted(chunk), start);
+        attend<false>(as_floats(chunk, dense), start);
       }
     }
   }
 
+  template <class T>
   void run() const {
     pack_query();
     const bool apart = item.partial >= 0;
     for (int64_t range = item.first_range; range < item.end_range; ++range) {
-      attend_range(range);
+      attend_range<T>(range);
       float* target = w.merged;
       if (apart) target = s.partials + (item.partial + (range - item.first_range) * num_rows) * s.stride;
       if (apart || range == item.first_range) {
@@ -267,7 +278,7 @@ void attend_all(const Step& s) {
     for (;;) {
       const int64_t index = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
       if (index >= s.a.num_items) return;
-      Item<T>(s, s.a.items[index], workspace).run();
+      Item(s, s.a.items[index], workspace).run<T>();
     }
   });
 }

@@ -16,6 +16,7 @@ from penstock import __version__
 from penstock.bench.in_process import Latency, Throughput, medians
 from penstock.bench.load import LoadResult
 from penstock.bench.timing import Distribution
+from penstock.engine.machine_use import MachineLimits, MachineUse
 
 _VERSIONS_OF = ("torch", "numpy", "tokenizers", "safetensors", "uvloop", "httpx2")
 _SECRETS = ("api_key",)
@@ -63,6 +64,27 @@ def throughput_table(passes: Sequence[Throughput]) -> Table:
     if len(passes) > 1:
         rates = [f"{rate:,.2f}" for rate in medians(passes).values()]
         table.add_row("median", "", "", "", "", *rates)
+    return table
+
+
+def machine_table(use: MachineUse, limits: MachineLimits) -> Table:
+    """What was made use of, beside what the machine can do, measured in the same run."""
+    table = _table("Of what this machine can do")
+    for name in ("", "done", "measured limit"):
+        table.add_column(name, justify="right")
+    table.add_column("share", justify="right", style="bold")
+    table.add_row(
+        "multiply-adds",
+        f"{use.multiply_adds_per_s / 1e9:,.1f} G/s",
+        f"{limits.multiply_adds_per_s / 1e9:,.1f} G/s",
+        f"{use.arithmetic_share:.0%}",
+    )
+    table.add_row(
+        "bytes read",
+        f"{use.bytes_read_per_s / 1e9:,.1f} GB/s",
+        f"{limits.bytes_read_per_s / 1e9:,.1f} GB/s",
+        f"{use.bandwidth_share:.0%}",
+    )
     return table
 
 

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import uvloop
@@ -28,6 +28,8 @@ from penstock.engine.settings import EngineSettings
 
 if TYPE_CHECKING:
     from penstock.bench.load import LoadResult
+    from penstock.engine.llm import LLM
+    from penstock.vocabulary.messages import EngineStats
 
 Model = Annotated[
     str | None,
@@ -61,15 +63,18 @@ def latency(
 
     engine = dataclasses.replace(engine, model=model)
     llm = load_model(engine)
+    before = llm.stats
     results = []
     for prompt_len in measured.prompt_lens:
         runs = measured.warmup + measured.repeats
         with counting_bar(f"Prompt of {prompt_len} tokens", runs) as on_run:
             results.append(measure_latency(llm, measured, prompt_len, on_run))
     Console().print(latency_table(results))
+    machine = _machine(llm, before)
     if report.json_file is not None:
         settings = (engine, measured)
-        write_json(report.json_file, "latency", settings, engine=llm.resolved, results=results)
+        figures = {"engine": llm.resolved, "results": results, **machine}
+        write_json(report.json_file, "latency", settings, **figures)
 
 
 def throughput(
@@ -95,10 +100,12 @@ def throughput(
         workload, vocab_size=llm.resolved.vocab_size, max_model_len=llm.resolved.max_model_len
     )
     warm_up(llm, work.round(0)[: measured.warmup])
+    before = llm.stats
     passes = [
         measure_throughput(llm, work.round(number)) for number in range(1, measured.repeats + 1)
     ]
     Console().print(throughput_table(passes))
+    machine = _machine(llm, before)
     if report.json_file is not None:
         write_json(
             report.json_file,
@@ -107,7 +114,21 @@ def throughput(
             engine=llm.resolved,
             results=passes,
             medians=medians(passes),
+            **machine,
         )
+
+
+def _machine(llm: "LLM", before: "EngineStats") -> dict[str, Any]:
+    """Print which share of the machine's limits was used since `before`; both, for the report."""
+    from penstock.bench.report import machine_table
+    from penstock.engine.machine_use import machine_use, measure_limits
+
+    limits = measure_limits(llm.resolved)
+    if limits is None:
+        return {}
+    use = machine_use(before, llm.stats, limits)
+    Console().print(machine_table(use, limits))
+    return {"machine_limits": limits, "machine_use": use}
 
 
 def serve(

@@ -14,7 +14,7 @@ from penstock.models.location import find_model
 from penstock.text.chat_template import flatten_content
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.errors import InvalidRequest
-from penstock.vocabulary.messages import Cancel, Request
+from penstock.vocabulary.messages import Cancel, EngineStats, Request
 from penstock.vocabulary.results import Delta, RequestOutput
 from penstock.vocabulary.sampling_params import SamplingParams
 
@@ -53,6 +53,11 @@ class LLM:
         self._numbers = itertools.count()
         self._transcripts: dict[str, Transcript] = {}
         self._deltas: dict[str, deque[Delta]] = {}
+
+    @property
+    def stats(self) -> EngineStats:
+        """The engine at this moment; its counters run from its start."""
+        return self.engine.stats()
 
     def default_sampling_params(self, **options: Any) -> SamplingParams:
         """Sampling options as the model's makers recommend, with these changed."""

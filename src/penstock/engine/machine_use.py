@@ -1,0 +1,55 @@
+"""How much of what the machine can do an engine made use of."""
+
+from dataclasses import dataclass
+
+from penstock.engine.settings import Resolved
+from penstock.vocabulary.messages import EngineStats
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineLimits:
+    """What all threads together can do, measured on this machine."""
+
+    multiply_adds_per_s: float
+    """Of the kind that the weights take: of int8 for int8 and int4, of float32 for the others."""
+    bytes_read_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineUse:
+    """What an engine did while it was busy, and which share of the limits that is."""
+
+    busy_s: float
+    multiply_adds_per_s: float
+    bytes_read_per_s: float
+    arithmetic_share: float
+    bandwidth_share: float
+
+
+def measure_limits(resolved: Resolved) -> MachineLimits | None:
+    """Measure for about a second, with nothing else running; None where no kernels of our own
+    compute.
+    """
+    if resolved.device != "cpu":
+        return None
+    try:
+        from penstock.kernels.limits import cpu
+    except ImportError:
+        return None
+    integers = resolved.weights in ("int8", "int4")
+    ops = cpu.measured_int8_ops() if integers else cpu.measured_flops()
+    return MachineLimits(multiply_adds_per_s=ops / 2, bytes_read_per_s=cpu.measured_bandwidth())
+
+
+def machine_use(before: EngineStats, after: EngineStats, limits: MachineLimits) -> MachineUse:
+    """The use that an engine made of the machine between two of its states."""
+    busy = after.busy_s - before.busy_s
+    multiplied = (after.num_multiply_adds - before.num_multiply_adds) / busy
+    read = (after.num_bytes_read - before.num_bytes_read) / busy
+    return MachineUse(
+        busy_s=busy,
+        multiply_adds_per_s=multiplied,
+        bytes_read_per_s=read,
+        arithmetic_share=multiplied / limits.multiply_adds_per_s,
+        bandwidth_share=read / limits.bytes_read_per_s,
+    )

@@ -5,8 +5,8 @@
 
 namespace penstock::PENSTOCK_ISA {
 
-typedef int16_t Shorts __attribute__((vector_size(kLanes * 4)));         // pairs, one for each float
-typedef int8_t Quads __attribute__((vector_size(kLanes * 4)));           // four for each float
+typedef int16_t Shorts __attribute__((vector_size(kLanes * 4)));  // pairs, one for each float
+typedef int8_t Quads __attribute__((vector_size(kLanes * 4)));    // four for each float
 typedef uint8_t UnsignedQuads __attribute__((vector_size(kLanes * 4)));
 
 // Whether one instruction multiplies quads and adds their products into int32. Sums of quads are

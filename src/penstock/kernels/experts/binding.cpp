@@ -23,7 +23,8 @@ struct PackedExperts {
 
 void bind_experts(nb::module_& m) {
   nb::class_<PackedExperts>(m, "PackedExperts")
-      .def(nb::init<const std::vector<const PackedLinear*>&, const std::vector<const PackedLinear*>&>());
+      .def(nb::init<const std::vector<const PackedLinear*>&,
+                    const std::vector<const PackedLinear*>&>());
   m.def("experts", [](const PackedExperts& packed, uintptr_t x, uintptr_t logits, uintptr_t out,
                       int64_t tokens, int64_t top_k, Activation activation) {
     launch(kernels().experts,

@@ -50,7 +50,8 @@ void experts(const ExpertsArgs& args) {
   if (args.tokens == 0) return;
   const int64_t width = args.down->out, count = args.tokens * args.top_k;
   const Routes r = lay_out_routes(args, scratch(kRoutesScratch, routes_bytes(args)));
-  float* hidden = static_cast<float*>(scratch(kHiddenScratch, args.tokens * args.down->in * sizeof(float)));
+  float* hidden =
+      static_cast<float*>(scratch(kHiddenScratch, args.tokens * args.down->in * sizeof(float)));
   float* visits = static_cast<float*>(scratch(kVisitsScratch, count * width * sizeof(float)));
   const int64_t tasks = (args.tokens + kTokensPerTask - 1) / kTokensPerTask;
   const auto for_each_token = [&](auto&& work) {

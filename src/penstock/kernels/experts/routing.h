@@ -8,11 +8,11 @@ namespace penstock::PENSTOCK_ISA {
 
 // A visit is one token at one of its experts. Visits are numbered by expert, then by token.
 struct Routes {
-  int32_t* chosen;   // [tokens, top_k]: experts, the best first
-  float* shares;     // [tokens, top_k]: what each has in the token's output
-  int32_t* visits;   // [tokens, top_k]: the visit's number
-  int32_t* gather;   // [visits]: the visit's token
-  int32_t* starts;   // [experts + 1]: each expert's first visit
+  int32_t* chosen;  // [tokens, top_k]: experts, the best first
+  float* shares;    // [tokens, top_k]: what each has in the token's output
+  int32_t* visits;  // [tokens, top_k]: the visit's number
+  int32_t* gather;  // [visits]: the visit's token
+  int32_t* starts;  // [experts + 1]: each expert's first visit
 };
 
 PENSTOCK_INLINE int64_t routes_bytes(const ExpertsArgs& args) {
@@ -51,7 +51,8 @@ PENSTOCK_INLINE void number_visits(const ExpertsArgs& args, const Routes& r) {
   const int64_t count = args.tokens * args.top_k;
   __builtin_memset(r.starts, 0, (args.experts + 1) * sizeof(int32_t));
   for (int64_t i = 0; i < count; ++i) ++r.starts[r.chosen[i] + 1];
-  for (int64_t expert = 0; expert < args.experts; ++expert) r.starts[expert + 1] += r.starts[expert];
+  for (int64_t expert = 0; expert < args.experts; ++expert)
+    r.starts[expert + 1] += r.starts[expert];
   for (int64_t i = 0; i < count; ++i) {
     r.visits[i] = r.starts[r.chosen[i]]++;
     r.gather[r.visits[i]] = static_cast<int32_t>(i / args.top_k);

@@ -59,15 +59,18 @@ float multiply_int8(int64_t turns) {
 #pragma GCC unroll 12
   for (int c = 0; c < kChains; ++c) sums[c] = broadcast_int(c);
   int32_t numbers[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) numbers[lane] = lane * 0x01010101 + static_cast<int>(turns);
+  for (int lane = 0; lane < kLanes; ++lane)
+    numbers[lane] = lane * 0x01010101 + static_cast<int>(turns);
   const Ints factor = load<Ints>(numbers);
   for (int64_t i = 0; i < turns; ++i) {
 #pragma GCC unroll 12
     for (int c = 0; c < kChains; ++c) {
       if constexpr (kHasVnni) {
-        sums[c] = add_quads(sums[c], reinterpret_cast<UnsignedQuads>(sums[c]), reinterpret_cast<Quads>(factor));
+        sums[c] = add_quads(sums[c], reinterpret_cast<UnsignedQuads>(sums[c]),
+                            reinterpret_cast<Quads>(factor));
       } else {
-        sums[c] = add_pairs(sums[c], reinterpret_cast<Shorts>(sums[c]), reinterpret_cast<Shorts>(factor));
+        sums[c] =
+            add_pairs(sums[c], reinterpret_cast<Shorts>(sums[c]), reinterpret_cast<Shorts>(factor));
       }
     }
   }

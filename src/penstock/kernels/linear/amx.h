@@ -6,7 +6,8 @@
 
 namespace penstock::PENSTOCK_ISA {
 
-// Sums 0 to 3 are [rows 0..15, 16..31] x [columns 0..15, 16..31]; 4 and 5 are rows, 6 and 7 columns.
+// Sums 0 to 3 are [rows 0..15, 16..31] x [columns 0..15, 16..31]; 4 and 5 are rows, 6 and 7
+// columns.
 template <bool kTwo>
 PENSTOCK_INLINE void multiply_tile_registers(const uint8_t* panel, const int8_t* x, int64_t stride,
                                              int64_t depth, int32_t* sums) {

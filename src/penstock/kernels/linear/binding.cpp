@@ -23,16 +23,16 @@ void bind_linear(nb::module_& m) {
       .value("quick_gelu", Activation::kQuickGelu)
       .value("relu", Activation::kRelu);
   nb::class_<PackedLinear>(m, "PackedLinear")
-      .def("__init__",
-           [](PackedLinear* self, Scheme scheme, bool gated, int64_t out, int64_t in, int64_t group,
-              uintptr_t panels, uintptr_t scales, uintptr_t bias) {
-             new (self) PackedLinear{scheme, gated, out, in, group, at<uint8_t>(panels),
-                                     at<float>(scales), at<float>(bias)};
-           });
+      .def("__init__", [](PackedLinear* self, Scheme scheme, bool gated, int64_t out, int64_t in,
+                          int64_t group, uintptr_t panels, uintptr_t scales, uintptr_t bias) {
+        new (self) PackedLinear{
+            scheme, gated, out, in, group, at<uint8_t>(panels), at<float>(scales), at<float>(bias)};
+      });
   m.def("packed_sizes", [](Scheme scheme, bool gated, int64_t out, int64_t in, int64_t group) {
     const PackedLinear p{scheme, gated, out, in, group, nullptr, nullptr, nullptr};
     const int lanes = kernels().lanes;
-    return nb::make_tuple(p.num_panels(lanes) * p.panel_bytes(lanes), p.num_panels(lanes) * 2 * lanes);
+    return nb::make_tuple(p.num_panels(lanes) * p.panel_bytes(lanes),
+                          p.num_panels(lanes) * 2 * lanes);
   });
   m.def("pack_linear", [](const PackedLinear& packed, Source source, uintptr_t weight,
                           uintptr_t scales, uintptr_t bias) {

@@ -56,14 +56,14 @@ class PanelLinear:
     handle: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.group_size != GROUP_SIZE and (self.group_size < 1 or self.group_size % 64):
+            raise ValueError(f"Groups of {self.group_size}: kernels take 32 or multiples of 64.")
         num_bytes, num_outputs = _native.packed_sizes(*self._shape())
         if self.panels.dtype is not torch.uint8 or self.panels.numel() != num_bytes:
             raise ValueError(f"{self.panels.numel()} bytes of panels where {num_bytes} are due.")
         for name, part in (("scales", self.scales), ("bias", self.bias)):
             if part is not None and part.numel() != num_outputs:
                 raise ValueError(f"{part.numel()} {name} where {num_outputs} are due.")
-        if self.group_size != 32 and self.group_size % 64:
-            raise ValueError(f"Groups of {self.group_size}: kernels take 32 or multiples of 64.")
         if (self.scales is None) == (self.scheme == "int8"):
             raise ValueError(f"Scales belong to int8, and to nothing else: {self.scheme}.")
         handle = _native.PackedLinear(
@@ -143,8 +143,8 @@ def restore_linear(facts: Mapping[str, Fact], parts: Mapping[str, Tensor]) -> Pa
         raise ValueError(f"{form} of {scheme} for {isa} are not panels for {_native.isa()}")
     out_features, in_features = fact(facts, "out_features", int), fact(facts, "in_features", int)
     group_size = fact(facts, "group_size", int)
-    if min(out_features, in_features, group_size) < 1 or group_size % GROUP_SIZE:
-        raise ValueError(f"{out_features} x {in_features} in groups of {group_size} is no matrix")
+    if min(out_features, in_features) < 1:
+        raise ValueError(f"{out_features} x {in_features} is no matrix")
     if "panels" not in parts:
         raise ValueError("the part panels is missing")
     return PanelLinear(

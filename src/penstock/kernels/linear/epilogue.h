@@ -22,8 +22,8 @@ PENSTOCK_INLINE void emit(Floats y, const LinearArgs& args, int64_t row, int64_t
 }
 
 template <Activation kActivation>
-void finish_rows(const LinearArgs& args, const Rows& rows, int64_t row, int64_t count, int64_t panel,
-                 const float* total) {
+void finish_rows(const LinearArgs& args, const Rows& rows, int64_t row, int64_t count,
+                 int64_t panel, const float* total) {
   const PackedLinear& p = *args.packed;
   const int64_t first = panel * kPanelWidth;
   for (int64_t r = 0; r < count; ++r) {

@@ -4,8 +4,8 @@
 #include "amx.h"
 #include "epilogue.h"
 #include "packing.h"
-#include "prologue.h"
 #include "products.h"
+#include "prologue.h"
 
 namespace penstock::PENSTOCK_ISA {
 namespace {
@@ -76,7 +76,8 @@ void multiply_rows(Tile t, int64_t count) {
 }
 
 template <Scheme kScheme>
-void multiply_panel(const LinearArgs& args, const Rows& rows, int64_t row, int64_t count, int64_t panel) {
+void multiply_panel(const LinearArgs& args, const Rows& rows, int64_t row, int64_t count,
+                    int64_t panel) {
   const PackedLinear& p = *args.packed;
   alignas(64) float total[kMostBlockRows * kPanelWidth];
   Tile t{p, rows, p.panels + panel * p.panel_bytes(kLanes), row, 0, p.padded_in(), total};
@@ -103,7 +104,8 @@ template <Scheme kScheme>
 void multiply(const LinearArgs& args, const Rows& rows) {
   constexpr bool kFloats = kScheme == Scheme::kFloat32 || kScheme == Scheme::kBfloat16;
   const PackedLinear& p = *args.packed;
-  const int64_t row_bytes = (kFloats ? smaller(kDepth, p.in) : rows.stride) * bytes_of_a_number(kScheme);
+  const int64_t row_bytes =
+      (kFloats ? smaller(kDepth, p.in) : rows.stride) * bytes_of_a_number(kScheme);
   const int64_t fitting = larger(1, kBlockBytes / row_bytes / kTileRows) * kTileRows;
   const int64_t blocks = parts(args.rows, smaller(fitting, kMostBlockRows));
   const int64_t block_rows = parts(args.rows, larger(1, blocks)), panels = p.num_panels(kLanes);

@@ -2,17 +2,17 @@
 #pragma once
 
 #include "kernel.h"
-#include "rounding.h"
 #include "products.h"
+#include "rounding.h"
 
 namespace penstock::PENSTOCK_ISA {
 
 // Where a panel's rows stand before they are interleaved, in the numbers they are kept in: those of
 // 4 bits in a byte each.
 struct Staging {
-  float* floats;      // [padded in]: one row before it is rounded
-  uint8_t* numbers;   // [kPanelWidth][stride]
-  uint16_t* scales;   // [kPanelWidth][groups] of int4
+  float* floats;     // [padded in]: one row before it is rounded
+  uint8_t* numbers;  // [kPanelWidth][stride]
+  uint16_t* scales;  // [kPanelWidth][groups] of int4
   int64_t stride;
 };
 
@@ -53,7 +53,8 @@ PENSTOCK_INLINE const float* read_row(const PackArgs& args, int64_t row, float* 
   return to;
 }
 
-PENSTOCK_INLINE void stage_floats(const PackArgs& args, int64_t row, const Staging& s, uint8_t* to) {
+PENSTOCK_INLINE void stage_floats(const PackArgs& args, int64_t row, const Staging& s,
+                                  uint8_t* to) {
   const int64_t in = args.packed->in;
   if (args.packed->scheme == Scheme::kBfloat16 && args.source == Source::kBfloat16) {
     __builtin_memcpy(to, static_cast<const uint16_t*>(args.weight) + row * in, in * 2);

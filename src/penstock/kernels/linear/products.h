@@ -1,8 +1,8 @@
 // The inner loops: R rows times one panel. Every number of rows has the same order of sums, so that
 // a row's bits do not depend on its neighbours.
 //
-// Loops over rows and vectors must be unrolled, or the compiler keeps the sums in memory; loops over
-// inputs must not be, or it interleaves their turns and runs out of registers.
+// Loops over rows and vectors must be unrolled, or the compiler keeps the sums in memory; loops
+// over inputs must not be, or it interleaves their turns and runs out of registers.
 #pragma once
 
 #include "../cpu/integers.h"
@@ -104,7 +104,8 @@ PENSTOCK_INLINE void multiply_int8(const uint8_t* panel, const Rows& rows, int64
       const Shorts w0 = widen_bytes(w), w1 = widen_bytes(w + 2 * kLanes);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const Shorts b = reinterpret_cast<Shorts>(broadcast_int(four_bytes(x + r * rows.stride + k)));
+        const Shorts b =
+            reinterpret_cast<Shorts>(broadcast_int(four_bytes(x + r * rows.stride + k)));
         sums[r][0] = add_pairs(sums[r][0], w0, b);
         sums[r][1] = add_pairs(sums[r][1], w1, b);
       }

@@ -4,8 +4,8 @@
 #include "../cpu/threads.h"
 #include "../norm/rows.h"
 #include "kernel.h"
-#include "rounding.h"
 #include "products.h"
+#include "rounding.h"
 
 namespace penstock::PENSTOCK_ISA {
 
@@ -54,7 +54,8 @@ PENSTOCK_INLINE void find_starts(const PackedLinear& p, const int8_t* values, in
   }
 }
 
-PENSTOCK_INLINE void round_into(const Prepared& to, const PackedLinear& p, const float* x, int64_t row) {
+PENSTOCK_INLINE void round_into(const Prepared& to, const PackedLinear& p, const float* x,
+                                int64_t row) {
   const int64_t depth = p.padded_in();
   if (p.scheme == Scheme::kInt8 && !kHasVnni) {
     round_row(x, p, static_cast<int16_t*>(to.values) + row * depth, to.scales + row);
@@ -72,7 +73,8 @@ static Rows prepare_floats(const LinearArgs& args) {
   float* floats = static_cast<float*>(scratch(kFloatScratch, args.rows * in * sizeof(float)));
   const int64_t rows_per_task = 1 + kNumbersPerTask / in;
   parallel((args.rows + rows_per_task - 1) / rows_per_task, [&](int64_t task) {
-    for (int64_t row = task * rows_per_task; row < (task + 1) * rows_per_task && row < args.rows; ++row) {
+    for (int64_t row = task * rows_per_task; row < (task + 1) * rows_per_task && row < args.rows;
+         ++row) {
       const float* x = args.x + (args.gather ? args.gather[row] : row) * in;
       if (args.norm_weight) {
         normalise_row(x, args.norm_weight, args.norm_bias, args.norm_eps, in, floats + row * in);
@@ -92,10 +94,13 @@ static Rows prepare_rounded(const LinearArgs& args) {
   to.num_starts = num_starts(p);
   to.values = scratch(kRoundedScratch, args.rows * depth * sizeof(int16_t));
   to.scales = static_cast<float*>(scratch(kScaleScratch, args.rows * sizeof(float)));
-  to.starts = static_cast<int32_t*>(scratch(kStartScratch, args.rows * to.num_starts * sizeof(int32_t)));
-  if (args.norm_weight) to.floats = static_cast<float*>(scratch(kFloatScratch, tasks * p.in * sizeof(float)));
+  to.starts =
+      static_cast<int32_t*>(scratch(kStartScratch, args.rows * to.num_starts * sizeof(int32_t)));
+  if (args.norm_weight)
+    to.floats = static_cast<float*>(scratch(kFloatScratch, tasks * p.in * sizeof(float)));
   parallel(tasks, [&](int64_t task) {
-    for (int64_t row = task * rows_per_task; row < (task + 1) * rows_per_task && row < args.rows; ++row) {
+    for (int64_t row = task * rows_per_task; row < (task + 1) * rows_per_task && row < args.rows;
+         ++row) {
       const float* x = args.x + (args.gather ? args.gather[row] : row) * p.in;
       if (args.norm_weight) {
         float* y = to.floats + task * p.in;

@@ -54,7 +54,8 @@ PENSTOCK_INLINE Ints rounded(Floats v, float inverse, int low, int high) {
 }
 
 template <class T>
-PENSTOCK_INLINE void round_all(const float* x, int64_t count, float inverse, int low, int high, T* to) {
+PENSTOCK_INLINE void round_all(const float* x, int64_t count, float inverse, int low, int high,
+                               T* to) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     store_narrow(to + i, rounded(load<Floats>(x + i), inverse, low, high));

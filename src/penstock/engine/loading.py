@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 
 from penstock.engine.engine import Engine
+from penstock.engine.grammar_compiler import GrammarLimits
+from penstock.engine.grammars import Grammars
 from penstock.engine.hardware import find_hardware
 from penstock.engine.runner import Runner
 from penstock.engine.settings import EngineSettings, ModelFacts, OnProgress, Resolved, resolve
@@ -15,6 +17,7 @@ from penstock.models.kv_cache import KVCache
 from penstock.models.loading import ModelConfig, load_decoder, read_config
 from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
+from penstock.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,7 @@ class Prepared:
     model_dir: Path
     config: ModelConfig
     resolved: Resolved
+    settings: EngineSettings
     ops: Ops
     notes: list[str]
 
@@ -38,11 +42,27 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
     hardware = find_hardware(settings.device)
     ops, notes = choose_ops(torch.device(hardware.device))
     resolved = resolve(settings, hardware, _facts(name, config, model_dir))
-    return Prepared(model_dir=model_dir, config=config, resolved=resolved, ops=ops, notes=notes)
+    return Prepared(
+        model_dir=model_dir,
+        config=config,
+        resolved=resolved,
+        settings=settings,
+        ops=ops,
+        notes=notes,
+    )
 
 
-def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> Engine:
-    """Read the weights and make the KV cache. `on_progress(bytes done, bytes in all)`."""
+def load_engine(
+    prepared: Prepared,
+    on_progress: OnProgress | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+) -> Engine:
+    """Read the weights and make the KV cache. `on_progress(bytes done, bytes in all)`.
+
+    `tokenizer` is the model's, if the caller has read it already; grammars need one.
+    """
+    grammars = _grammars(prepared, tokenizer)
     resolved, spec = prepared.resolved, prepared.config.spec
     device, dtype = torch.device(resolved.device), getattr(torch, resolved.weights)
     decoder = load_decoder(
@@ -63,9 +83,27 @@ def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> En
     return Engine(
         scheduler=scheduler,
         runner=Runner(decoder, cache, device),
+        grammars=grammars,
         max_model_len=resolved.max_model_len,
         end_token_ids=prepared.end_token_ids,
         seed=resolved.seed,
+    )
+
+
+def _grammars(prepared: Prepared, tokenizer: Tokenizer | None) -> Grammars:
+    settings = prepared.settings
+    return Grammars(
+        prepared.model_dir,
+        vocab_size=prepared.resolved.vocab_size,
+        end_token_ids=prepared.end_token_ids,
+        limits=GrammarLimits(
+            max_chars=settings.max_grammar_chars,
+            max_depth=settings.max_grammar_depth,
+            timeout_s=settings.grammar_timeout_s,
+            memory_mib=settings.grammar_memory_mib,
+        ),
+        num_kept=settings.kept_grammars,
+        tokenizer=tokenizer,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penstock.engine.constraint import Masks
 from penstock.scheduling.sequence import Sequence
 from penstock.vocabulary.sampling_params import SamplingParams
 
@@ -15,13 +16,16 @@ _UNTOUCHED = SamplingParams()
 
 class SamplingRows:
     """R rows, one per sequence that draws a token in this step; columns are made when first asked
-    for.
+    for. `masks` are those of the rows that follow a grammar.
     """
 
-    def __init__(self, sequences: list[Sequence], device: torch.device) -> None:
+    def __init__(
+        self, sequences: list[Sequence], device: torch.device, masks: Masks | None = None
+    ) -> None:
         self.sequences = sequences
         self.params = [sequence.request.sampling for sequence in sequences]
         self.device = device
+        self.masks = masks
         self._columns: dict[str, Tensor] = {}
 
     def any_set(self, *names: str) -> bool:
@@ -45,6 +49,12 @@ class SamplingRows:
         lens = torch.tensor([len(ids) for ids in listed])
         rows = torch.repeat_interleave(torch.arange(len(listed)), lens).to(self.device)
         return rows, self._tensor(list(chain.from_iterable(listed)), torch.int64)
+
+    def grammar_bits(self) -> tuple[Tensor, Tensor]:
+        """(row, bits) of the rows that follow a grammar: int64 [C], uint8 [C, B] as in `Masks`."""
+        assert self.masks is not None, "a grammar without its mask"
+        bits = torch.from_numpy(self.masks.bits).to(self.device, non_blocking=True)
+        return self._tensor(self.masks.rows, torch.int64), bits
 
     def uniform_keys(self) -> tuple[Tensor, Tensor, Tensor]:
         """(seed, index, position) of the token each row is about to draw, int64 [R] each."""

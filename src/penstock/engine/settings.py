@@ -48,6 +48,19 @@ class EngineSettings:
     seed: int | None = option(
         None, "Makes requests that bring no seed of their own repeatable, too."
     )
+    max_grammar_chars: int = option(
+        65_536, "Longest grammar or JSON schema that a request may bring, in characters."
+    )
+    max_grammar_depth: int = option(128, "Deepest nesting of brackets in a JSON schema.")
+    grammar_timeout_s: float = option(
+        5.0, "Refuse a grammar that takes longer than this many seconds to compile."
+    )
+    grammar_memory_mib: int = option(
+        512, "Refuse a grammar that takes more memory than this to compile, in MiB."
+    )
+    kept_grammars: int = option(
+        256, "How many compiled grammars to keep for requests that bring the same."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +140,7 @@ ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> Resolved:
     """Complete the settings. Raises `SettingsError` for what cannot go together."""
-    if settings.seed is not None and not -(2**63) <= settings.seed < 2**63:
-        raise SettingsError(f"seed {settings.seed} does not fit into 64 bits.")
+    _check_values(settings)
     reasons: dict[str, str] = {}
     weights = _weights(settings, hardware, model, reasons)
     element = ELEMENT_BYTES[weights]
@@ -156,6 +168,20 @@ def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> 
         vocab_size=model.vocab_size,
         reasons=reasons,
     )
+
+
+def _check_values(settings: EngineSettings) -> None:
+    if settings.seed is not None and not -(2**63) <= settings.seed < 2**63:
+        raise SettingsError(f"seed {settings.seed} does not fit into 64 bits.")
+    for name in (
+        "max_grammar_chars",
+        "max_grammar_depth",
+        "grammar_timeout_s",
+        "grammar_memory_mib",
+        "kept_grammars",
+    ):
+        if getattr(settings, name) <= 0:
+            raise SettingsError(f"{name} must be above 0, not {getattr(settings, name)}.")
 
 
 def _weights(

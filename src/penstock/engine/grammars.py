@@ -51,7 +51,7 @@ class Grammars:
         self._limits = limits
         self._num_kept = num_kept
         self._checker: GrammarChecker | None = None
-        self._matchers: OrderedDict[tuple[str, ...], Future[LLMatcher]] = OrderedDict()
+        self._matchers: OrderedDict[Grammar, Future[LLMatcher]] = OrderedDict()
         self._waiting: dict[str, tuple[Request, Future[LLMatcher]]] = {}
         self._thread = ThreadPoolExecutor(1, "grammars")
         # The vocabulary is made ready while the weights are read: later it would hold up a step.
@@ -72,19 +72,17 @@ class Grammars:
 
     def of(self, grammar: Grammar) -> Future[LLMatcher]:
         """The matcher at the beginning of a text, to be copied; or an `InvalidRequest`."""
-        key = (grammar.kind, grammar.text, grammar.after)
-        future = self._matchers.get(key)
+        future = self._matchers.get(grammar)
         if future is None or _deserves_another_try(future):
-            future = self._matchers[key] = self._thread.submit(self._compile, grammar)
-        else:
-            self.counters.num_reused += 1
-        self._matchers.move_to_end(key)
+            future = self._matchers[grammar] = self._thread.submit(self._compile, grammar)
+        self._matchers.move_to_end(grammar)
         self._forget_oldest()
         return future
 
     def add(self, request: Request, grammar: Grammar) -> None:
         """Keep a request until its grammar is compiled."""
         future = self.of(grammar)
+        self.counters.num_reused += future.done()
         self._waiting[request.request_id] = (request, future)
         future.add_done_callback(lambda _: self.on_ready())
 
@@ -155,4 +153,6 @@ class Grammars:
 
 
 def _deserves_another_try(future: Future[LLMatcher]) -> bool:
-    return future.done() and isinstance(future.exception(), TooCostly)
+    """Whether what went wrong had to do with the machine at that moment, not with the grammar."""
+    error = future.exception() if future.done() else None
+    return error is not None and (type(error) is TooCostly or not isinstance(error, InvalidRequest))

@@ -59,7 +59,7 @@ class Grammar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return cls(kind="lark", text=text, **options)
 
     @classmethod
-    def structural_tag(cls, tags: "StructuralTags", **options: str) -> "Grammar":
+    def structural_tag(cls, tags: "StructuralTags | str", **options: str) -> "Grammar":
         """Free text in which certain words begin a piece that follows a JSON schema."""
         return cls(kind="structural_tag", text=_json(tags), **options)
 

@@ -22,6 +22,11 @@ from penstock.vocabulary.grammar import Grammar
 
 T = TypeVar("T")
 
+STACK_BYTES = 4 * 2**20
+"""What compiling may take of the stack here. Where it is done for good it has several times as
+much, since llguidance follows references by calling itself, and no one survives an overflow.
+"""
+
 
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
     """The first message: which vocabulary to compile for, and what a grammar may cost."""
@@ -61,7 +66,9 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         end_token_ids=bench.end_token_ids,
         limits=bench.limits,
     )
-    _limit_memory(bench.limits.memory_mib)
+    _limit(resource.RLIMIT_STACK, STACK_BYTES)
+    _limit(resource.RLIMIT_AS, _address_space() + bench.limits.memory_mib * 2**20)
+    _limit(resource.RLIMIT_CORE, 0)
     while (grammar := _read(requests, Grammar)) is not None:
         # the default action of the alarm ends the process, wherever it is
         signal.setitimer(signal.ITIMER_REAL, bench.limits.timeout_s)
@@ -79,11 +86,14 @@ def _read(stream: BinaryIO, kind: type[T]) -> T | None:
     return msgspec.msgpack.decode(stream.read(*LENGTH.unpack(header)), type=kind)
 
 
-def _limit_memory(mib: int) -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + mib * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _address_space() -> int:
+    """Bytes that this process has taken for itself so far."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _limit(what: int, most: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def main() -> None:

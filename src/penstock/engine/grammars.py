@@ -1,8 +1,10 @@
 """Grammars on their way to the engine: tried out and compiled beside its loop, then kept."""
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from llguidance import LLMatcher
 
 from penstock.engine.grammar_checker import GrammarChecker, TooCostly
 from penstock.engine.grammar_compiler import GrammarCompiler, GrammarLimits
-from penstock.engine.grammar_trial import Bench
+from penstock.engine.grammar_trial import STACK_BYTES, Bench
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.errors import InvalidRequest, ModelError
 from penstock.vocabulary.grammar import Grammar
@@ -55,7 +57,8 @@ class Grammars:
         self._waiting: dict[str, tuple[Request, Future[LLMatcher]]] = {}
         self._thread = ThreadPoolExecutor(1, "grammars")
         # The vocabulary is made ready while the weights are read: later it would hold up a step.
-        self._compiler = self._thread.submit(self._make_compiler, tokenizer)
+        with _stack_size(4 * STACK_BYTES):
+            self._compiler = self._thread.submit(self._make_compiler, tokenizer)
 
     @property
     def end_token_id(self) -> int:
@@ -150,6 +153,16 @@ class Grammars:
             raise InvalidRequest(
                 f"This model cannot follow a grammar: {error}", param=grammar.param
             ) from None
+
+
+@contextmanager
+def _stack_size(num_bytes: int) -> Iterator[None]:
+    """The stack of threads that are started meanwhile."""
+    before = threading.stack_size(num_bytes)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
 
 
 def _deserves_another_try(future: Future[LLMatcher]) -> bool:

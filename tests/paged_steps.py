@@ -50,6 +50,24 @@ def lay_out(rows: list[Row], counts: list[int], block_size: int) -> tuple[Tensor
     return torch.tensor(token_ids, dtype=torch.int64), layout
 
 
+def make_cache(
+    decoder: Decoder, num_blocks: int, block_size: int = 4, dtype: str = "float32"
+) -> KVCache:
+    return KVCache(
+        decoder.spec,
+        num_blocks,
+        block_size,
+        dtype,
+        ops=decoder.ops,
+        device=torch.device("cpu"),
+    )
+
+
+def tensors_of(cache: KVCache) -> list[Tensor]:
+    """The reference's keys of each layer, then its values."""
+    return [layer.keys for layer in cache.layers] + [layer.values for layer in cache.layers]
+
+
 @torch.inference_mode()
 def step(decoder: Decoder, cache: KVCache, rows: list[Row], counts: list[int]) -> None:
     """Compute the next counts[i] tokens of each row together, and keep their logits."""
@@ -79,11 +97,13 @@ def logits_of(
     *,
     chunk: int,
     block_size: int = 4,
-    dtype: torch.dtype = torch.float32,
+    dtype: str = "float32",
 ) -> list[Tensor]:
-    """Logits [len(prompt), vocab] of each prompt, all computed together, `chunk` tokens a step."""
+    """Logits [len(prompt), vocab] of each prompt, all computed together, `chunk` tokens a step,
+    over a cache of dtype.
+    """
     rows, num_blocks = scattered_rows(prompts, block_size)
-    cache = KVCache(decoder.spec, num_blocks, block_size, dtype, torch.device("cpu"))
+    cache = make_cache(decoder, num_blocks, block_size, dtype)
     while pending := [row for row in rows if row.num_computed < len(row.token_ids)]:
         counts = [min(chunk, len(row.token_ids) - row.num_computed) for row in pending]
         step(decoder, cache, pending, counts)

@@ -149,9 +149,11 @@ def test_counters_count_each_token_once(model_dir):
     assert stats.num_blocks_used == 0
 
 
-@pytest.mark.parametrize("weights", ["bfloat16", "float16"])
-def test_half_precision_stays_near_float32(model_dir, oracle, weights):
-    engine = make_engine(model_dir, weights=weights)
+@pytest.mark.parametrize(
+    "rounded", [{"weights": "bfloat16"}, {"kv_dtype": "bfloat16"}, {"kv_dtype": "int8"}]
+)
+def test_rounded_numbers_stay_near_exact_ones(model_dir, oracle, rounded):
+    engine = make_engine(model_dir, **rounded)
     outputs = run(engine, {"r": (PROMPT, greedy(prompt_logprobs=0))})["r"][0]
     entries = [entry for output in outputs for entry in output.prompt_logprobs]
     expected = oracle(PROMPT)[:-1].gather(1, torch.tensor(PROMPT[1:]).unsqueeze(1)).squeeze(1)

@@ -14,7 +14,7 @@ from penstock.engine.settings import (
 from penstock.vocabulary.errors import SettingsError
 
 GIB = 2**30
-CPU = Hardware(device="cpu", device_name="a processor", free_bytes=16 * GIB)
+CPU = Hardware(device="cpu", device_name="a processor", free_bytes=16 * GIB, has_kernels=False)
 GPU = replace(CPU, device="cuda:0", device_name="a GPU", free_bytes=80 * GIB)
 SMALL = ModelFacts(
     name="small",
@@ -23,7 +23,12 @@ SMALL = ModelFacts(
     checkpoint_dtype="bfloat16",
     max_positions=32_768,
     vocab_size=1000,
-    kv_elements_per_token=2 * 24 * 2 * 64,
+    kv_block_bytes={
+        "float32": 16 * 24_576,
+        "bfloat16": 16 * 12_288,
+        "float16": 16 * 12_288,
+        "int8": 16 * 6_528,
+    },
 )
 
 
@@ -31,9 +36,33 @@ def resolved(hardware=CPU, model=SMALL, **settings):
     return resolve(EngineSettings(**settings), hardware, model)
 
 
-def test_a_small_model_on_a_processor_is_computed_in_float32():
+def test_without_kernels_a_model_is_computed_exactly():
     assert resolved().weights == "float32"
-    assert "fastest" in resolved().reasons["weights"]
+    assert "exact" in resolved().reasons["weights"]
+
+
+def test_with_kernels_a_model_is_rounded_and_the_exact_way_is_named():
+    choice = resolved(replace(CPU, has_kernels=True))
+    assert choice.weights == "int8"
+    assert "exact: --weights bfloat16" in choice.reasons["weights"]
+
+
+def test_a_tiny_model_is_not_worth_rounding():
+    tiny = replace(SMALL, num_parameters=4_000_000)
+    assert resolved(replace(CPU, has_kernels=True), tiny).weights == "float32"
+
+
+def test_keys_and_values_are_as_exact_as_the_weights():
+    assert resolved(weights="float32").kv_dtype == "float32"
+    assert resolved(weights="int8").kv_dtype == "bfloat16"
+    assert resolved(weights="int8", kv_dtype="float32").kv_dtype == "float32"
+    with pytest.raises(SettingsError, match="kv_dtype 'int3'"):
+        resolved(kv_dtype="int3")
+
+
+def test_a_processor_has_no_use_for_float16():
+    with pytest.raises(SettingsError, match="float16"):
+        resolved(weights="float16")
 
 
 def test_a_model_too_large_for_that_is_computed_in_bfloat16():
@@ -107,6 +136,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest():
 def test_every_choice_has_a_reason():
     assert set(resolved().reasons) == {
         "weights",
+        "kv_dtype",
         "max_model_len",
         "token_budget",
         "max_num_seqs",

@@ -9,6 +9,7 @@ from torch import Tensor
 from penstock.kernels.ops import Ops
 from penstock.kernels.paged_attention.contract import AttentionShape
 from penstock.kernels.step_layout import StepLayout
+from tests.kernels.paged_cache import BLOCK_SIZE, filled_cache
 from tests.paged_steps import lay_out, scattered_rows
 
 SIZE = 8
@@ -21,9 +22,11 @@ def attend(
     values: Tensor,
     layout: StepLayout,
     shape: AttentionShape,
+    dtype: str = "float32",
 ) -> Tensor:
+    """keys and values are [num_blocks, block_size, K, D]; dtype is that of the cache."""
     plan = ops.plan_attention(layout, shape, keys.shape[1])
-    return ops.paged_attention(query, keys, values, plan)
+    return ops.paged_attention(query, filled_cache(ops, keys, values, dtype=dtype), plan)
 
 
 def attend_formula(
@@ -52,10 +55,10 @@ def attend_formula(
 def case(
     *slices: tuple[int, int],
     heads: tuple[int, int] = (4, 2),
-    block_size: int = 4,
+    block_size: int = BLOCK_SIZE,
     window: int | None = None,
     biased: bool = False,
-    dtype: torch.dtype = torch.float32,
+    size: int = SIZE,
 ) -> Callable[[torch.Generator], tuple[Any, ...]]:
     """A step of slices (query length, context length), in blocks scattered among others'."""
 
@@ -64,19 +67,19 @@ def case(
         for row, (query_len, context_len) in zip(rows, slices, strict=True):
             row.num_computed = context_len - query_len
         token_ids, layout = lay_out(rows, [query_len for query_len, _ in slices], block_size)
-        cache = (num_blocks, block_size, heads[1], SIZE)
+        cache = (num_blocks, block_size, heads[1], size)
         bias = torch.randn(heads[0], 64, generator=generator) if biased else None
         shape = AttentionShape(
             num_heads=heads[0],
             num_kv_heads=heads[1],
-            head_dim=SIZE,
+            head_dim=size,
             scale=0.3,
             window=window,
             key_bias=bias,
         )
         query, keys, values = (
-            torch.randn(*size, generator=generator).to(dtype)
-            for size in ((len(token_ids), heads[0], SIZE), cache, cache)
+            torch.randn(*dims, generator=generator)
+            for dims in ((len(token_ids), heads[0], size), cache, cache)
         )
         return query, keys, values, layout, shape
 
@@ -90,14 +93,16 @@ ATTENTION: Mapping[str, Callable[[torch.Generator], tuple[Any, ...]]] = {
     "one token, context of one": case((1, 1)),
     "a slice of nothing between others": case((1, 3), (0, 5), (2, 7)),
     "nothing but empty slices": case((0, 5), (0, 1)),
-    "a context of 5,000": case((1, 5000), heads=(2, 1), block_size=16),
-    "contexts of 1 and of 5,000": case((1, 1), (1, 5000), (1, 700), heads=(2, 1), block_size=16),
-    "more queries than a piece holds": case((300, 310), heads=(2, 1), block_size=16),
-    "one more query than a piece holds": case((257, 257), heads=(1, 1), block_size=16),
+    "a context of 5,000": case((1, 5000), heads=(2, 1)),
+    "contexts of 1 and of 5,000": case((1, 1), (1, 5000), (1, 700), heads=(2, 1)),
+    "more queries than a piece holds": case((300, 310), heads=(2, 1)),
+    "one more query than a piece holds": case((257, 257), heads=(1, 1)),
     "every kind of slice": case(*MIXED),
     "single tokens of equal contexts": case((1, 6), (1, 6), (1, 6)),
-    "blocks of one": case(*MIXED, block_size=1),
-    "blocks of sixteen": case(*MIXED, block_size=16),
+    "contexts that end with a block": case((1, 16), (16, 16), (3, 48), (32, 32)),
+    "heads of 64": case(*MIXED, heads=(14, 2), size=64),
+    "heads of 80": case(*MIXED, size=80),
+    "heads of 128": case((1, 700), (40, 300), heads=(8, 2), size=128),
     "one head": case(*MIXED, heads=(1, 1)),
     "as many key-value heads as queries": case(*MIXED, heads=(3, 3)),
     "one key-value head for all": case(*MIXED, heads=(5, 1)),

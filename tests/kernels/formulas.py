@@ -6,41 +6,58 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penstock.kernels.norm.contract import Norm
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+
+def norm(x: Tensor, weights: Norm) -> Tensor:
     x = x.double()
-    return x / torch.sqrt((x**2).mean(-1, keepdim=True) + eps) * weight
+    if weights.kind == "layer":
+        x = x - x.mean(-1, keepdim=True)
+    y = x / torch.sqrt((x**2).mean(-1, keepdim=True) + weights.eps) * weights.weight
+    return y if weights.bias is None else y + weights.bias
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    x = x.double() - x.double().mean(-1, keepdim=True)
-    return x / torch.sqrt((x**2).mean(-1, keepdim=True) + eps) * weight + bias
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    weights: Norm | None = None,
+    activation: str | None = None,
+    gated: bool = False,
+    residual: Tensor | None = None,
+) -> Tensor:
+    h = x.double() if weights is None else norm(x, weights)
+    y = h @ weight.double().T
+    y = y if bias is None else y + bias.double()
+    if gated:
+        gate, up = y.chunk(2, dim=-1)
+        y = ACTIVATIONS[activation or ""](gate) * up
+    elif activation is not None:
+        y = ACTIVATIONS[activation](y)
+    return y if residual is None else residual.double() + y
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    y = x.double() @ weight.double().T
-    return y if bias is None else y + bias.double()
+def rope_write_kv(
+    heads: Tensor, weights: Norm | None, rotation: Any, num_kv_heads: int
+) -> tuple[Tensor, Tensor]:
+    """The queries, and what each reads of the keys and values up to its own."""
+    turned, value = heads[:, :-num_kv_heads].double(), heads[:, -num_kv_heads:].double()
+    turned = turned if weights is None else norm(turned, weights)
+    turned = turned if rotation is None else rope(turned, *rotation)
+    query, key = turned[:, :-num_kv_heads], turned[:, -num_kv_heads:]
+    group = query.shape[1] // num_kv_heads
+    scores = torch.einsum("qhd,khd->hqk", query, key.repeat_interleave(group, 1)) * 0.3
+    ahead = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
+    weight = torch.softmax(scores.masked_fill(ahead, -math.inf), -1)
+    return query, torch.einsum("hqk,khd->qhd", weight, value.repeat_interleave(group, 1))
 
 
 def rope(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Each pair is a complex number, turned by multiplication with another."""
-    size = cos.shape[-1]
-    half = size // 2
-    pairs = torch.complex(heads[..., :half].double(), heads[..., half:size].double())
-    turn = torch.complex(cos[..., :half].double(), sin[..., half:].double())
-    turned = pairs * turn
-    return torch.cat((turned.real, turned.imag, heads[..., size:].double()), dim=-1)
-
-
-def write_kv(
-    key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slot_mapping: Tensor
-) -> tuple[Tensor, Tensor]:
-    block_size = key_cache.shape[1]
-    caches = key_cache.double(), value_cache.double()
-    for token, slot in enumerate(slot_mapping.tolist()):
-        caches[0][slot // block_size, slot % block_size] = key[token]
-        caches[1][slot // block_size, slot % block_size] = value[token]
-    return caches
+    half = cos.shape[-1]
+    pairs = torch.complex(heads[..., :half].double(), heads[..., half : 2 * half].double())
+    turned = pairs * torch.complex(cos.double(), sin.double()).unsqueeze(1)
+    return torch.cat((turned.real, turned.imag, heads[..., 2 * half :].double()), dim=-1)
 
 
 def _tanh_gelu(x: Tensor) -> Tensor:
@@ -59,16 +76,6 @@ ACTIVATIONS: dict[str, Any] = {
 }
 
 
-def activation(x: Tensor, kind: str) -> Tensor:
-    result: Tensor = ACTIVATIONS[kind](x.double())
-    return result
-
-
-def gated_activation(gate_up: Tensor, kind: str) -> Tensor:
-    half = gate_up.shape[-1] // 2
-    return activation(gate_up[:, :half], kind) * gate_up[:, half:].double()
-
-
 def experts(
     x: Tensor, logits: Tensor, gate_up: Tensor, down: Tensor, top_k: int, kind: str
 ) -> Tensor:
@@ -78,7 +85,7 @@ def experts(
         best = sorted(range(len(scores)), key=lambda e: -scores[e].item())[:top_k]
         shares = torch.exp(scores[best]) / torch.exp(scores[best]).sum()
         outputs = [
-            linear(gated_activation(linear(token[None], gate_up[e], None), kind), down[e], None)[0]
+            linear(linear(token[None], gate_up[e], activation=kind, gated=True), down[e])[0]
             for e in best
         ]
         rows.append(sum(share * output for share, output in zip(shares, outputs, strict=True)))

@@ -11,11 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penstock.kernels.norm.contract import Norm
 from penstock.kernels.ops import REFERENCE, Ops
+from penstock.kernels.paged_attention.contract import AttentionShape
 from tests.kernels import formulas
 from tests.kernels.attention_cases import ATTENTION, attend, attend_formula
+from tests.kernels.instruction_sets import ISAS, cpu_ops
+from tests.kernels.paged_cache import BLOCK_SIZE, empty_cache
+from tests.paged_steps import lay_out, scattered_rows
 
-BACKENDS: Mapping[str, Ops] = {"reference": REFERENCE}
+BACKENDS: Mapping[str, Ops] = {"reference": REFERENCE} | {isa: cpu_ops() for isa in ISAS}
 
 Arguments = tuple[Any, ...]
 
@@ -34,47 +39,77 @@ def normal(*shape: int) -> Callable[[torch.Generator], Tensor]:
     return lambda generator: torch.randn(*shape, generator=generator)
 
 
+def half(*shape: int) -> Callable[[torch.Generator], Tensor]:
+    return lambda generator: torch.randn(*shape, generator=generator).bfloat16()
+
+
+def rms(*shape: int, eps: float = 1e-5) -> Callable[[torch.Generator], Norm]:
+    return lambda generator: Norm("rms", torch.randn(*shape, generator=generator), None, eps)
+
+
+def layer(*shape: int) -> Callable[[torch.Generator], Norm]:
+    def build(generator: torch.Generator) -> Norm:
+        weight, bias = torch.randn(2, *shape, generator=generator)
+        return Norm("layer", weight, bias, 1e-5)
+
+    return build
+
+
 def arguments(*parts: Any) -> Callable[[torch.Generator], Arguments]:
     """A case whose arguments are these: those that are functions are given the generator."""
     return lambda generator: tuple(part(generator) if callable(part) else part for part in parts)
 
 
-def half(case: Callable[[torch.Generator], Arguments]) -> Callable[[torch.Generator], Arguments]:
-    """The same case in bfloat16."""
-    return lambda generator: tuple(
-        part.bfloat16() if isinstance(part, Tensor) and part.is_floating_point() else part
-        for part in case(generator)
+def _linear(
+    ops: Ops,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    norm: Norm | None = None,
+    activation: str | None = None,
+    gated: bool = False,
+    residual: Tensor | None = None,
+) -> Tensor:
+    scheme = str(weight.dtype).removeprefix("torch.")
+    packed = ops.pack_linear(weight, bias, scheme, gated=gated)
+    return ops.linear(x, packed, norm=norm, activation=activation, residual=residual)
+
+
+def _heads_case(
+    tokens: int, heads: tuple[int, int], size: int, *, turned: int = 0, normed: bool = False
+) -> Any:
+    """Query, key and value heads of a whole sequence, their norm, and their rotation."""
+
+    def build(generator: torch.Generator) -> Arguments:
+        num_heads, num_kv_heads = heads
+        x = torch.randn(tokens, num_heads + 2 * num_kv_heads, size, generator=generator)
+        weights = rms(num_heads + num_kv_heads, size)(generator) if normed else None
+        angles = torch.randn(tokens, turned // 2, generator=generator)
+        rotation = (torch.cos(angles), torch.sin(angles)) if turned else None
+        return x, weights, rotation, num_kv_heads
+
+    return build
+
+
+def _rope_write_kv(
+    ops: Ops, heads: Tensor, weights: Norm | None, rotation: Any, num_kv_heads: int
+) -> tuple[Tensor, Tensor]:
+    """The queries, and what they read of a cache that nothing else was written to."""
+    rows, num_blocks = scattered_rows([[0] * len(heads)], BLOCK_SIZE)
+    _, layout = lay_out(rows, [len(heads)], BLOCK_SIZE)
+    cache = empty_cache(ops, num_blocks, num_kv_heads, heads.shape[-1])
+    query = ops.rope_write_kv(heads, weights, rotation, cache, layout.slot_mapping)
+    shape = AttentionShape(
+        num_heads=query.shape[1], num_kv_heads=num_kv_heads, head_dim=heads.shape[-1], scale=0.3
     )
-
-
-def _rope_case(tokens: int, heads: int, size: int, turned: int) -> Any:
-    def build(generator: torch.Generator) -> Arguments:
-        angles = torch.randn(tokens, 1, turned // 2, generator=generator)
-        cos, sin = torch.cos(angles), torch.sin(angles)
-        x = torch.randn(tokens, heads, size, generator=generator)
-        return x, torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
-
-    return build
-
-
-def _write_case(tokens: int, blocks: int, block_size: int) -> Any:
-    def build(generator: torch.Generator) -> Arguments:
-        heads = torch.randn(tokens, 5, 6, generator=generator)
-        caches = [torch.randn(blocks, block_size, 2, 6, generator=generator) for _ in range(2)]
-        slots = torch.randperm(blocks * block_size, generator=generator)[:tokens]
-        return heads[:, 1:3], heads[:, 3:], *caches, slots
-
-    return build
-
-
-def _linear(ops: Ops, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return ops.linear(x, ops.pack_linear(weight, bias))
+    plan = ops.plan_attention(layout, shape, BLOCK_SIZE)
+    return query.clone(), ops.paged_attention(query, cache, plan)
 
 
 def _experts(
     ops: Ops, x: Tensor, logits: Tensor, gate_up: Tensor, down: Tensor, top_k: int, kind: str
 ) -> Tensor:
-    packed = ops.pack_experts(list(gate_up), list(down))
+    packed = ops.pack_experts(list(gate_up), list(down), "float32")
     return ops.experts(x, logits, packed, top_k, kind)
 
 
@@ -86,65 +121,60 @@ def _experts_case(tokens: int, count: int, top_k: int) -> Any:
 TABLE: Mapping[str, Entry] = {
     "embedding": Entry(
         lambda ops, *args: ops.embedding(*args),
-        lambda ids, table: torch.stack([table[i] for i in ids.tolist()]),
-        {"some rows": arguments(torch.tensor([3, 0, 3]), normal(5, 7))},
-    ),
-    "rms_norm": Entry(
-        lambda ops, *args: ops.rms_norm(*args),
-        formulas.rms_norm,
+        lambda ids, table, dtype: torch.stack([table[i] for i in ids.tolist()]),
         {
-            "one token": arguments(normal(1, 8), normal(8), 1e-6),
-            "odd width": arguments(normal(5, 13), normal(13), 1e-5),
-            "a norm per head": arguments(normal(5, 3, 8), normal(3, 8), 1e-5),
-            "nearly zero": arguments(torch.full((2, 8), 1e-6), normal(8), 1e-5),
+            "some rows": arguments(torch.tensor([3, 0, 3]), normal(5, 7), torch.float32),
+            "rows of halves": arguments(torch.tensor([4, 4]), half(5, 33), torch.float32),
         },
     ),
-    "layer_norm": Entry(
-        lambda ops, *args: ops.layer_norm(*args),
-        formulas.layer_norm,
+    "norm": Entry(
+        lambda ops, *args: ops.norm(*args),
+        formulas.norm,
         {
-            "one token": arguments(normal(1, 8), normal(8), normal(8), 1e-5),
-            "odd width": arguments(normal(5, 13), normal(13), normal(13), 1e-5),
-            "a norm per head": arguments(normal(5, 3, 8), normal(3, 8), normal(3, 8), 1e-5),
+            "one token": arguments(normal(1, 8), rms(8)),
+            "odd width": arguments(normal(5, 13), rms(13)),
+            "many": arguments(normal(67, 896), rms(896)),
+            "a norm per head": arguments(normal(5, 3, 8), rms(3, 8)),
+            "nearly zero": arguments(torch.full((2, 8), 1e-6), rms(8)),
+            "centred, one token": arguments(normal(1, 8), layer(8)),
+            "centred, odd width": arguments(normal(5, 13), layer(13)),
+            "centred, a norm per head": arguments(normal(5, 3, 8), layer(3, 8)),
         },
     ),
     "linear": Entry(
         _linear,
         formulas.linear,
         {
-            "one token": arguments(normal(1, 8), normal(5, 8), None),
+            "one token": arguments(normal(1, 8), normal(5, 8)),
             "with bias": arguments(normal(3, 8), normal(5, 8), normal(5)),
             "many tokens": arguments(normal(67, 33), normal(65, 33), normal(65)),
-            "bfloat16": half(arguments(normal(3, 8), normal(5, 8), normal(5))),
+            "bfloat16": arguments(normal(3, 8), half(5, 8), normal(5)),
+            "after a norm": arguments(normal(3, 33), normal(5, 33), None, rms(33)),
+            "after a centring norm": arguments(normal(3, 33), normal(5, 33), None, layer(33)),
+            "gated": arguments(normal(7, 33), normal(38, 33), normal(38), None, "silu", True),
+            "with a residual": arguments(
+                normal(7, 33), normal(19, 33), normal(19), None, None, False, normal(7, 19)
+            ),
+            "all around": arguments(
+                normal(67, 33), normal(38, 33), None, rms(33), "gelu", True, normal(67, 19)
+            ),
+            **{
+                f"then {kind}": arguments(normal(3, 8), normal(7, 8), None, None, kind)
+                for kind in formulas.ACTIVATIONS
+            },
         },
     ),
-    "rope": Entry(
-        lambda ops, *args: ops.rope(*args),
-        formulas.rope,
+    "rope_write_kv": Entry(
+        _rope_write_kv,
+        formulas.rope_write_kv,
         {
-            "one token": _rope_case(1, 1, 4, 4),
-            "whole heads": _rope_case(5, 3, 8, 8),
-            "part of a head": _rope_case(5, 3, 8, 2),
+            "one token": _heads_case(1, (1, 1), 8, turned=8),
+            "no token": _heads_case(0, (4, 2), 8, turned=8),
+            "shared heads": _heads_case(19, (6, 2), 8, turned=8),
+            "part of a head turns": _heads_case(5, (3, 3), 80, turned=32),
+            "nothing turns": _heads_case(5, (3, 1), 64),
+            "normalised heads": _heads_case(33, (4, 2), 64, turned=64, normed=True),
         },
-    ),
-    "write_kv": Entry(
-        lambda ops, *args: ops.write_kv(*args),
-        formulas.write_kv,
-        {
-            "one token": _write_case(1, 2, 16),
-            "blocks of one": _write_case(4, 9, 1),
-            "no token": _write_case(0, 2, 4),
-        },
-    ),
-    "activation": Entry(
-        lambda ops, *args: ops.activation(*args),
-        formulas.activation,
-        {kind: arguments(normal(3, 7), kind) for kind in formulas.ACTIVATIONS},
-    ),
-    "gated_activation": Entry(
-        lambda ops, *args: ops.gated_activation(*args),
-        formulas.gated_activation,
-        {kind: arguments(normal(3, 14), kind) for kind in ("silu", "gelu")},
     ),
     "experts": Entry(
         _experts,

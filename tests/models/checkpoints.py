@@ -87,13 +87,14 @@ def write_index(directory: Path, index: Any) -> None:
 
 def load(
     directory: Path,
-    dtype: torch.dtype = torch.float32,
+    weights: str = "float32",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Decoder:
     return load_decoder(
         directory,
         read_config(directory),
-        dtype=dtype,
+        weights=weights,
+        dtype=torch.float32,
         device=torch.device("cpu"),
         ops=REFERENCE,
         on_progress=on_progress,

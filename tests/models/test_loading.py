@@ -49,10 +49,10 @@ def test_a_tied_checkpoint_may_lack_a_head(tmp_path: Path) -> None:
     assert decoder.logits(torch.randn(1, 8)).shape == (1, len(decoder.embedding))
 
 
-def test_weights_take_the_type_that_is_asked_for(tmp_path: Path) -> None:
-    decoder = load(write(tmp_path), torch.bfloat16)
-    assert decoder.embedding.dtype == torch.bfloat16
-    assert decoder.logits(torch.randn(2, 8).bfloat16()).dtype == torch.float32
+def test_linears_keep_their_weights_in_the_type_that_is_asked_for(tmp_path: Path) -> None:
+    decoder = load(write(tmp_path), "bfloat16")
+    assert decoder.head.weight.dtype == torch.bfloat16
+    assert decoder.logits(torch.randn(2, 8)).dtype == torch.float32
 
 
 def test_progress_counts_the_bytes_of_the_checkpoint(tmp_path: Path) -> None:

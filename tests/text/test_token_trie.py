@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 from llguidance import LLMatcher
+from tokenizers import normalizers
 
+from penstock.text.guidance import guidance
 from penstock.text.token_trie import token_trie
-from tests.text.vocabularies import TOKENIZERS
+from penstock.text.tokenizer import Tokenizer
+from penstock.vocabulary.grammar import Grammar
+from tests.text.vocabularies import KINDS, NAMED, TOKENIZERS
 
 
 @pytest.mark.parametrize("kind", list(TOKENIZERS))
@@ -41,6 +45,25 @@ def test_forced_text_that_the_tokenizer_would_change_is_split_greedily():
     trie = token_trie(tokenizer, vocab_size=tokenizer.vocab_size, end_token_ids=[0])
     ids = trie.tokenize_str(" hello world")
     assert tokenizer.spell(ids, at_start=False) == b" hello world"
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
+def test_text_that_normalization_would_change_is_forced_as_it_is(kind):
+    """The key and the letters of this choice are decomposed; NFC would write them otherwise."""
+    library = KINDS[kind]()
+    given = library.normalizer
+    library.normalizer = normalizers.Sequence([normalizers.NFC(), *([given] if given else [])])
+    tokenizer = Tokenizer(library, special_tokens=NAMED)
+    text = "cafe\u0301 the e\u0301te\u0301"
+    assert tokenizer.decode(tokenizer.encode(text)) != text
+    trie = token_trie(tokenizer, vocab_size=tokenizer.vocab_size, end_token_ids=[2])
+    matcher = LLMatcher(trie, guidance(Grammar.choice([text]), {}, max_depth=9))
+    written: list[int] = []
+    while not matcher.is_stopped():
+        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        written.append(int(np.flatnonzero(bits)[0]))
+        assert matcher.consume_token(written[-1]), "what was allowed is not accepted"
+    assert tokenizer.spell(written, at_start=False) == text.encode()
 
 
 def test_a_token_that_ends_the_text_is_never_a_part_of_it():

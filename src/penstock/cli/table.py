@@ -30,6 +30,7 @@ def _rows(resolved: Resolved) -> list[tuple[str, str, str]]:
         ("model", resolved.model, resolved.architecture),
         ("device", resolved.device, resolved.device_name),
         ("weights", resolved.weights, why["weights"]),
+        ("kv_dtype", resolved.kv_dtype, why["kv_dtype"]),
         ("max_model_len", f"{resolved.max_model_len:,} tokens", why["max_model_len"]),
         ("token_budget", f"{resolved.token_budget:,} tokens a step", why["token_budget"]),
         ("max_num_seqs", f"{resolved.max_num_seqs:,}", why["max_num_seqs"]),

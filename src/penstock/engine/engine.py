@@ -2,12 +2,14 @@
 
 import logging
 import secrets
-from dataclasses import dataclass, field
+import time
+from dataclasses import asdict, dataclass, field
 
 import msgspec
 from llguidance import LLMatcher
 
 from penstock.engine.constraint import Constraint, constraint_of
+from penstock.engine.cost import CostModel
 from penstock.engine.grammars import Grammars
 from penstock.engine.runner import Runner, SliceResult
 from penstock.scheduling.scheduler import Scheduler
@@ -32,6 +34,9 @@ class _Counters:
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
     num_forced_tokens: int = 0
+    num_multiply_adds: int = 0
+    num_bytes_read: int = 0
+    busy_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -46,6 +51,7 @@ class Engine:
     scheduler: Scheduler
     runner: Runner
     grammars: Grammars
+    cost: CostModel
     max_model_len: int
     end_token_ids: frozenset[int]
     seed: int | None = None
@@ -77,12 +83,14 @@ class Engine:
 
     def step(self) -> list[Output]:
         """One turn: plan, compute, commit. One output per completion that something happened to."""
+        began = time.perf_counter()
         outputs = self._queue_compiled()
         plan = self.scheduler.schedule()
         if not plan.slices:
             return outputs
-        results = self.runner.run(plan)
         self._count(plan)
+        results = self.runner.run(plan)
+        self._counters.busy_s += time.perf_counter() - began
         followed = [
             self._followed(part.sequence, result.token_ids)
             for part, result in zip(plan.slices, results, strict=True)
@@ -103,10 +111,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """The engine at this moment."""
         stats = self.scheduler.stats(
-            num_steps=self._counters.num_steps,
-            num_prompt_tokens=self._counters.num_prompt_tokens,
-            num_generated_tokens=self._counters.num_generated_tokens,
-            num_forced_tokens=self._counters.num_forced_tokens,
+            **asdict(self._counters),
             num_grammars_compiled=self.grammars.counters.num_compiled,
             num_grammars_refused=self.grammars.counters.num_refused,
             num_grammars_reused=self.grammars.counters.num_reused,
@@ -181,7 +186,10 @@ class Engine:
     # -- keeping count ---------------------------------------------------------------------------
 
     def _count(self, plan: Plan) -> None:
+        multiply_adds, bytes_read = self.cost.of(plan)
         self._counters.num_steps += 1
+        self._counters.num_multiply_adds += multiply_adds
+        self._counters.num_bytes_read += bytes_read
         for part in plan.slices:
             if part.sequence.num_generated == 0 and part.sequence.leader is None:
                 self._counters.num_prompt_tokens += part.count

@@ -9,37 +9,42 @@ from penstock.engine.settings import Hardware
 from penstock.vocabulary.errors import SettingsError
 
 
-def find_hardware(device: str) -> Hardware:
-    """Look at the device asked for: auto, cpu, cuda or cuda:N. Raises `SettingsError` if it is not
-    there.
+def find_device(device: str) -> str:
+    """The device asked for, auto, cpu, cuda or cuda:N, as cpu or cuda:N. Raises `SettingsError` if
+    it is not there.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        return Hardware(
-            device="cpu",
-            device_name=cpu_name(),
-            free_bytes=free_memory(),
-        )
+        return device
     if not device.startswith("cuda"):
         raise SettingsError(
             f"Unknown device {device!r}.", remedy="Choose auto, cpu, cuda or cuda:N."
         )
-    return _gpu(device)
-
-
-def _gpu(device: str) -> Hardware:
     index = device.removeprefix("cuda").removeprefix(":") or "0"
     if not index.isdecimal() or int(index) >= torch.cuda.device_count():
         raise SettingsError(
             f"There is no device {device!r}: torch sees {torch.cuda.device_count()} GPUs.",
             remedy="Use --device cpu, or install torch with CUDA and check nvidia-smi.",
         )
-    free, _ = torch.cuda.mem_get_info(int(index))
+    return f"cuda:{index}"
+
+
+def find_hardware(device: str, *, has_kernels: bool) -> Hardware:
+    """What there is to compute with on a device that `find_device` found."""
+    if device == "cpu":
+        return Hardware(
+            device=device,
+            device_name=cpu_name(),
+            free_bytes=free_memory(),
+            has_kernels=has_kernels,
+        )
+    free, _ = torch.cuda.mem_get_info(device)
     return Hardware(
-        device=f"cuda:{index}",
-        device_name=torch.cuda.get_device_name(int(index)),
+        device=device,
+        device_name=torch.cuda.get_device_name(device),
         free_bytes=free,
+        has_kernels=has_kernels,
     )
 
 
@@ -50,6 +55,14 @@ def num_cores() -> int:
     if len(quota) == 2 and quota[0].isdecimal():
         return max(1, min(allowed, -(-int(quota[0]) // int(quota[1]))))
     return allowed
+
+
+def num_threads() -> int:
+    """Threads to compute on: OMP_NUM_THREADS, since whoever sets it knows what else runs here, or
+    else one per core.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(asked)) if asked.isdecimal() else num_cores()
 
 
 def free_memory() -> int:

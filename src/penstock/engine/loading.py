@@ -5,15 +5,24 @@ from pathlib import Path
 
 import torch
 
+from penstock.engine.cost import cost_model
 from penstock.engine.engine import Engine
 from penstock.engine.grammar_compiler import GrammarLimits
 from penstock.engine.grammars import Grammars
-from penstock.engine.hardware import find_hardware
+from penstock.engine.hardware import find_device, find_hardware, num_threads
 from penstock.engine.runner import Runner
-from penstock.engine.settings import EngineSettings, ModelFacts, OnProgress, Resolved, resolve
+from penstock.engine.settings import (
+    BLOCK_SIZE,
+    EngineSettings,
+    ModelFacts,
+    OnProgress,
+    Resolved,
+    resolve,
+)
 from penstock.kernels.backends import choose_ops
-from penstock.kernels.ops import Ops
-from penstock.models.kv_cache import KVCache
+from penstock.kernels.kv_cache.contract import KV_DTYPES
+from penstock.kernels.ops import REFERENCE, Ops
+from penstock.models.kv_cache import KVCache, block_bytes
 from penstock.models.loading import ModelConfig, load_decoder, read_config
 from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
@@ -39,9 +48,13 @@ class Prepared:
 def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
     """Read the model's configuration, look at the machine, and complete the settings."""
     config = read_config(model_dir)
-    hardware = find_hardware(settings.device)
-    ops, notes = choose_ops(torch.device(hardware.device))
-    resolved = resolve(settings, hardware, _facts(name, config, model_dir))
+    device = find_device(settings.device)
+    ops, notes = choose_ops(torch.device(device), num_threads())
+    has_kernels = ops is not REFERENCE
+    # Two pools of threads on the same cores wait for each other: the kernels' own one computes.
+    torch.set_num_threads(1 if has_kernels else num_threads())
+    hardware = find_hardware(device, has_kernels=has_kernels)
+    resolved = resolve(settings, hardware, _facts(name, config, model_dir, ops))
     return Prepared(
         model_dir=model_dir,
         config=config,
@@ -64,16 +77,24 @@ def load_engine(
     """
     grammars = _grammars(prepared, tokenizer)
     resolved, spec = prepared.resolved, prepared.config.spec
-    device, dtype = torch.device(resolved.device), getattr(torch, resolved.weights)
+    device, ops = torch.device(resolved.device), prepared.ops
     decoder = load_decoder(
         prepared.model_dir,
         prepared.config,
-        dtype=dtype,
+        weights=resolved.weights,
+        dtype=getattr(torch, resolved.dtype),
         device=device,
-        ops=prepared.ops,
+        ops=ops,
         on_progress=on_progress,
     )
-    cache = KVCache(spec, resolved.num_blocks, resolved.block_size, dtype, device)
+    cache = KVCache(
+        spec,
+        resolved.num_blocks,
+        resolved.block_size,
+        resolved.kv_dtype,
+        ops=ops,
+        device=device,
+    )
     blocks = Blocks(
         resolved.num_blocks, resolved.block_size, prefix_caching=resolved.prefix_caching
     )
@@ -84,6 +105,7 @@ def load_engine(
         scheduler=scheduler,
         runner=Runner(decoder, cache, device),
         grammars=grammars,
+        cost=cost_model(spec, resolved),
         max_model_len=resolved.max_model_len,
         end_token_ids=prepared.end_token_ids,
         seed=resolved.seed,
@@ -107,10 +129,9 @@ def _grammars(prepared: Prepared, tokenizer: Tokenizer | None) -> Grammars:
     )
 
 
-def _facts(name: str, config: ModelConfig, model_dir: Path) -> ModelFacts:
+def _facts(name: str, config: ModelConfig, model_dir: Path, ops: Ops) -> ModelFacts:
     spec = config.spec
     weight_bytes = sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
-    one_token = KVCache.block_bytes(spec, 1, torch.float32) // 4
     return ModelFacts(
         name=name,
         architecture=config.architecture,
@@ -118,5 +139,5 @@ def _facts(name: str, config: ModelConfig, model_dir: Path) -> ModelFacts:
         checkpoint_dtype=str(config.dtype).removeprefix("torch."),
         max_positions=spec.max_positions,
         vocab_size=spec.vocab_size,
-        kv_elements_per_token=one_token,
+        kv_block_bytes={dtype: block_bytes(spec, BLOCK_SIZE, dtype, ops) for dtype in KV_DTYPES},
     )

@@ -15,10 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-import torch
-
 from penstock.engine.engine import Engine
-from penstock.engine.hardware import num_cores
 from penstock.engine.loading import load_engine, prepare
 from penstock.engine.wire import (
     LENGTH,
@@ -104,8 +101,6 @@ def serve(connection: Connection) -> None:
 
 def _load(start: Start, connection: Connection) -> Engine:
     prepared = prepare(start.settings, Path(start.model_dir), start.name)
-    if "OMP_NUM_THREADS" not in os.environ:  # whoever sets it knows what else runs here
-        torch.set_num_threads(num_cores())
     reported = 0.0
 
     def on_progress(done: int, total: int) -> None:

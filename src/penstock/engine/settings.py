@@ -4,7 +4,7 @@
 comes with its reason, and `penstock serve` prints both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -32,7 +32,12 @@ class EngineSettings:
         None, "Model directory or Hugging Face name. Without one, the small embedded model."
     )
     revision: str | None = option(None, "Branch, tag or commit, when the model is a name.")
-    weights: str = option("auto", "What to compute with: auto, float32, bfloat16 or float16.")
+    weights: str = option(
+        "auto", "How weights are kept: auto, float32, bfloat16, int8, int4, or float16 on a GPU."
+    )
+    kv_dtype: str = option(
+        "auto", "How keys and values are kept: auto, float32, bfloat16, int8, or float16 on a GPU."
+    )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     max_model_len: int | None = option(
         None, "Most tokens of prompt and output together. Default: what the model was made for."
@@ -91,6 +96,8 @@ class Hardware:
     device: str
     device_name: str
     free_bytes: int
+    has_kernels: bool
+    """Kernels of our own compute here, not only the torch reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +110,8 @@ class ModelFacts:
     checkpoint_dtype: str
     max_positions: int
     vocab_size: int
-    kv_elements_per_token: int
+    kv_block_bytes: Mapping[str, int]
+    """What a block of the cache takes, for every type that keys and values can be kept in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +123,9 @@ class Resolved:
     device: str
     device_name: str
     weights: str
+    dtype: str
+    """The type of activations."""
+    kv_dtype: str
     max_model_len: int
     token_budget: int
     max_num_seqs: int
@@ -135,7 +146,10 @@ class Resolved:
         return self.num_blocks * self.block_bytes
 
 
-ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 0.6}
+"""Memory for each parameter, scales included."""
+_WORTH_ROUNDING = 50_000_000
+"""Parameters from which on int8 is what `auto` chooses: smaller models are fast anyway."""
 
 
 def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> Resolved:
@@ -143,11 +157,12 @@ def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> 
     _check_values(settings)
     reasons: dict[str, str] = {}
     weights = _weights(settings, hardware, model, reasons)
-    element = ELEMENT_BYTES[weights]
+    dtype = _dtype(hardware, weights)
+    kv_dtype = _kv_dtype(settings, model, weights, dtype, reasons)
     max_model_len = _max_model_len(settings, model, reasons)
     max_num_seqs, token_budget = _step_limits(settings, hardware, reasons)
-    block_bytes = model.kv_elements_per_token * element * BLOCK_SIZE
-    free = hardware.free_bytes - model.num_parameters * element
+    block_bytes = model.kv_block_bytes[kv_dtype]
+    free = hardware.free_bytes - int(model.num_parameters * WEIGHT_BYTES[weights])
     wanted = _wanted_blocks(max_model_len, max_num_seqs)
     num_blocks = _num_blocks(settings, free, block_bytes, wanted, reasons)
     max_model_len = _fitting_len(settings, max_model_len, num_blocks, reasons)
@@ -157,6 +172,8 @@ def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> 
         device=hardware.device,
         device_name=hardware.device_name,
         weights=weights,
+        dtype=dtype,
+        kv_dtype=kv_dtype,
         max_model_len=max_model_len,
         token_budget=token_budget,
         max_num_seqs=max_num_seqs,
@@ -187,26 +204,55 @@ def _check_values(settings: EngineSettings) -> None:
 def _weights(
     settings: EngineSettings, hardware: Hardware, model: ModelFacts, reasons: dict[str, str]
 ) -> str:
-    if settings.weights in ELEMENT_BYTES:
+    on_cpu = hardware.device == "cpu"
+    known = [name for name in WEIGHT_BYTES if not (on_cpu and name == "float16")]
+    if settings.weights in known:
         reasons["weights"] = "as asked"
         return settings.weights
     if settings.weights != "auto":
         raise SettingsError(
-            f"Unknown weights {settings.weights!r}.",
-            remedy=f"Choose one of auto, {', '.join(ELEMENT_BYTES)}.",
+            f"Unknown weights {settings.weights!r} for {hardware.device}.",
+            remedy=f"Choose one of auto, {', '.join(known)}.",
         )
-    if hardware.device != "cpu":
+    if not on_cpu:
         halves = model.checkpoint_dtype in ("bfloat16", "float16")
         reasons["weights"] = (
             "the checkpoint's own" if halves else "half the size of the checkpoint's"
         )
         return model.checkpoint_dtype if halves else "bfloat16"
+    exact = "bfloat16" if model.checkpoint_dtype == "bfloat16" else "float32"
+    if hardware.has_kernels and model.num_parameters >= _WORTH_ROUNDING:
+        reasons["weights"] = f"the fastest that keeps quality; exact: --weights {exact}"
+        return "int8"
     if model.num_parameters * 4 > hardware.free_bytes // 2:
         reasons["weights"] = "float32 would take more than half of the free memory"
         return "bfloat16"
-    exact = "exact, and " if model.checkpoint_dtype != "float32" else ""
-    reasons["weights"] = f"{exact}the fastest on this processor"
+    reasons["weights"] = "exact, and fast enough for a model of this size"
     return "float32"
+
+
+def _dtype(hardware: Hardware, weights: str) -> str:
+    if hardware.device == "cpu":
+        return "float32"
+    return weights if weights in ("float32", "float16") else "bfloat16"
+
+
+def _kv_dtype(
+    settings: EngineSettings, model: ModelFacts, weights: str, dtype: str, reasons: dict[str, str]
+) -> str:
+    if settings.kv_dtype in model.kv_block_bytes:
+        reasons["kv_dtype"] = "as asked"
+        return settings.kv_dtype
+    if settings.kv_dtype != "auto":
+        raise SettingsError(
+            f"Unknown kv_dtype {settings.kv_dtype!r}.",
+            remedy=f"Choose one of auto, {', '.join(model.kv_block_bytes)}.",
+        )
+    if dtype != "float32" or weights == "float32":
+        reasons["kv_dtype"] = "as activations"
+        return dtype
+    reasons["kv_dtype"] = "half the memory of float32; exact: --kv-dtype float32"
+    return "bfloat16"
 
 
 def _max_model_len(settings: EngineSettings, model: ModelFacts, reasons: dict[str, str]) -> int:

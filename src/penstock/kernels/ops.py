@@ -1,32 +1,57 @@
 """All that a model may ask of the hardware: functions, replaced one by one by a faster backend.
 
 Each default states, in its docstring, what its replacement must compute. What `pack_linear`,
-`pack_experts` and `plan_attention` return is opaque: only the same backend's ops look inside.
+`pack_experts`, `layer_kv` and `plan_attention` return is opaque: only the same backend's ops look
+inside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+import torch
 from torch import Tensor
 
-from penstock.kernels.activation.reference import activation
 from penstock.kernels.embedding.reference import embedding
 from penstock.kernels.experts.reference import experts, pack_experts
-from penstock.kernels.gated_activation.reference import gated_activation
-from penstock.kernels.layer_norm.reference import layer_norm
+from penstock.kernels.kv_cache.contract import KVShape, Part
+from penstock.kernels.kv_cache.reference import kv_parts, layer_kv
 from penstock.kernels.linear.reference import linear, pack_linear
+from penstock.kernels.norm.contract import Norm
+from penstock.kernels.norm.reference import norm
 from penstock.kernels.paged_attention.contract import AttentionShape
 from penstock.kernels.paged_attention.plan import plan_attention
 from penstock.kernels.paged_attention.reference import paged_attention
-from penstock.kernels.rms_norm.reference import rms_norm
-from penstock.kernels.rope.reference import rope
+from penstock.kernels.rope_write_kv.reference import rope_write_kv
 from penstock.kernels.step_layout import StepLayout
-from penstock.kernels.write_kv.reference import write_kv
 
 PackedLinear: TypeAlias = Any
 PackedExperts: TypeAlias = Any
+LayerKV: TypeAlias = Any
 AttentionPlan: TypeAlias = Any
+Rotation: TypeAlias = tuple[Tensor, Tensor]
+
+
+class PackLinear(Protocol):
+    """The type of `pack_linear`."""
+
+    def __call__(
+        self, weight: Tensor, bias: Tensor | None, scheme: str, *, gated: bool = False
+    ) -> PackedLinear: ...
+
+
+class Linear(Protocol):
+    """The type of `linear`."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        packed: PackedLinear,
+        *,
+        norm: Norm | None = None,
+        activation: str | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +61,18 @@ class Ops:
     T tokens, S sequences, H query heads, K key-value heads, D head size, E experts.
     """
 
-    embedding: Callable[[Tensor, Tensor], Tensor] = embedding
-    rms_norm: Callable[[Tensor, Tensor, float], Tensor] = rms_norm
-    layer_norm: Callable[[Tensor, Tensor, Tensor, float], Tensor] = layer_norm
-    pack_linear: Callable[[Tensor, Tensor | None], PackedLinear] = pack_linear
-    linear: Callable[[Tensor, PackedLinear], Tensor] = linear
-    rope: Callable[[Tensor, Tensor, Tensor], Tensor] = rope
-    write_kv: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = write_kv
+    embedding: Callable[[Tensor, Tensor, torch.dtype], Tensor] = embedding
+    norm: Callable[[Tensor, Norm], Tensor] = norm
+    pack_linear: PackLinear = pack_linear
+    linear: Linear = linear
+    kv_parts: Callable[[KVShape], Mapping[str, Part]] = kv_parts
+    layer_kv: Callable[[KVShape, Mapping[str, Tensor]], LayerKV] = layer_kv
+    rope_write_kv: Callable[[Tensor, Norm | None, Rotation | None, LayerKV, Tensor], Tensor] = (
+        rope_write_kv
+    )
     plan_attention: Callable[[StepLayout, AttentionShape, int], AttentionPlan] = plan_attention
-    paged_attention: Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor] = paged_attention
-    activation: Callable[[Tensor, str], Tensor] = activation
-    gated_activation: Callable[[Tensor, str], Tensor] = gated_activation
-    pack_experts: Callable[[list[Tensor], list[Tensor]], PackedExperts] = pack_experts
+    paged_attention: Callable[[Tensor, LayerKV, AttentionPlan], Tensor] = paged_attention
+    pack_experts: Callable[[list[Tensor], list[Tensor], str], PackedExperts] = pack_experts
     experts: Callable[[Tensor, Tensor, PackedExperts, int, str], Tensor] = experts
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from penstock.kernels.ops import AttentionPlan, Ops
-from penstock.models.norms import Normalise, make_norm, per_head, unchanged
-from penstock.models.positions import Positions, Rotation
+from penstock.kernels.norm.contract import Norm
+from penstock.kernels.ops import AttentionPlan, LayerKV, Ops, Rotation
+from penstock.models.norms import make_norm, per_head
 from penstock.models.spec import DecoderSpec
 from penstock.models.weights import Weights
 
@@ -16,7 +16,7 @@ class Step:
     """What the layers share in one forward pass, worked out before the first of them."""
 
     slot_mapping: Tensor
-    rotation: Rotation
+    rotation: Rotation | None
     plans: list[AttentionPlan]
     """One plan per distinct attention shape among the layers."""
 
@@ -30,35 +30,34 @@ class Attention:
         weights: Weights,
         prefix: str,
         ops: Ops,
-        positions: Positions,
         plan_number: int,
     ) -> None:
-        self.num_heads = spec.num_heads
-        self.num_kv_heads = spec.num_kv_heads
+        self.num_projected = spec.num_heads + 2 * spec.num_kv_heads
         self.head_dim = spec.head_dim
         self.qkv = weights.linears[f"{prefix}.qkv"]
         self.out = weights.linears[f"{prefix}.out"]
-        self.norm_heads = _head_norm(spec, weights, prefix, ops)
-        self.turn = positions.turn
+        self.head_norm = _head_norm(spec, weights, prefix)
         self.plan_number = plan_number
         self.ops = ops
 
-    def __call__(self, x: Tensor, step: Step, keys: Tensor, values: Tensor) -> Tensor:
-        """x [T, hidden] to [T, hidden]; keys and values are this layer's cache."""
-        num_heads, num_turned = self.num_heads, self.num_heads + self.num_kv_heads
-        shape = (x.shape[0], num_turned + self.num_kv_heads, self.head_dim)
-        heads = self.ops.linear(x, self.qkv).view(shape)
-        turned = self.turn(self.norm_heads(heads[:, :num_turned]), step.rotation)
-        key, value = turned[:, num_heads:], heads[:, num_turned:]
-        self.ops.write_kv(key, value, keys, values, step.slot_mapping)
-        query, plan = turned[:, :num_heads], step.plans[self.plan_number]
-        read = self.ops.paged_attention(query, keys, values, plan)
-        return self.ops.linear(read.flatten(1), self.out)
+    def __call__(
+        self, x: Tensor, step: Step, cache: LayerKV, norm: Norm | None, residual: Tensor
+    ) -> Tensor:
+        """From x [T, hidden], which goes through the norm first if there is one, to the sum of
+        residual [T, hidden] and what attention adds to it. cache is this layer's.
+        """
+        heads = self.ops.linear(x, self.qkv, norm=norm)
+        heads = heads.view(x.shape[0], self.num_projected, self.head_dim)
+        query = self.ops.rope_write_kv(
+            heads, self.head_norm, step.rotation, cache, step.slot_mapping
+        )
+        read = self.ops.paged_attention(query, cache, step.plans[self.plan_number])
+        return self.ops.linear(read.flatten(1), self.out, residual=residual)
 
 
-def _head_norm(spec: DecoderSpec, weights: Weights, prefix: str, ops: Ops) -> Normalise:
+def _head_norm(spec: DecoderSpec, weights: Weights, prefix: str) -> Norm | None:
     """One norm over the query and key heads of a layer together, each kind with its own weights."""
     if not spec.qk_norm:
-        return unchanged
+        return None
     query, key = weights.norms[f"{prefix}.q_norm"], weights.norms[f"{prefix}.k_norm"]
-    return make_norm(spec.norm, per_head([(query, spec.num_heads), (key, spec.num_kv_heads)]), ops)
+    return make_norm(spec.norm, per_head([(query, spec.num_heads), (key, spec.num_kv_heads)]))

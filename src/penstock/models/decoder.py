@@ -1,5 +1,7 @@
 """The decoder: token ids in, hidden states and logits out, keys and values left in the cache."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from penstock.kernels.step_layout import StepLayout
 from penstock.models.attention import Step
 from penstock.models.kv_cache import KVCache
 from penstock.models.layers import make_layer
-from penstock.models.norms import Normalise, make_norm, unchanged
+from penstock.models.norms import make_norm
 from penstock.models.positions import make_positions
 from penstock.models.spec import DecoderSpec
 from penstock.models.weights import Weights
@@ -18,8 +20,18 @@ from penstock.models.weights import Weights
 class Decoder:
     """Every family's forward pass. What varies was chosen when the object was made."""
 
-    def __init__(self, spec: DecoderSpec, weights: Weights, ops: Ops, device: torch.device) -> None:
+    def __init__(
+        self,
+        spec: DecoderSpec,
+        weights: Weights,
+        ops: Ops,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        """dtype is that of the hidden states."""
         self.spec = spec
+        self.dtype = dtype
         self.ops = ops
         self.embedding = weights.tables["embedding"]
         self.positions = make_positions(spec, weights.tables.get("positions"), device, ops)
@@ -27,12 +39,13 @@ class Decoder:
         kinds = list(dict.fromkeys(windows))
         self.shapes = [_shape(spec, window, self.positions.key_bias) for window in kinds]
         self.layers = [
-            make_layer(spec, weights, layer, ops, self.positions, kinds.index(window))
+            make_layer(spec, weights, layer, ops, kinds.index(window))
             for layer, window in enumerate(windows)
         ]
-        self.final_norm: Normalise = unchanged
+        self.final_norm: Callable[[Tensor], Tensor] = _unchanged
         if spec.final_norm:
-            self.final_norm = make_norm(spec.norm, weights.norms["final_norm"], ops)
+            final_norm = make_norm(spec.norm, weights.norms["final_norm"])
+            self.final_norm = lambda x: ops.norm(x, final_norm)
         self.project_in = _projection("project_in", weights, ops)
         self.project_out = _projection("project_out", weights, ops)
         self.head = weights.linears["head"]
@@ -44,10 +57,10 @@ class Decoder:
             self.positions.rotation(layout.positions),
             [self.ops.plan_attention(layout, shape, cache.block_size) for shape in self.shapes],
         )
-        x = self.project_in(self.ops.embedding(token_ids, self.embedding))
+        x = self.project_in(self.ops.embedding(token_ids, self.embedding, self.dtype))
         x = self.positions.enter(x, layout.positions)
-        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
-            x = layer(x, step, keys, values)
+        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, step, layer_cache)
         return self.final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -66,7 +79,11 @@ def _shape(spec: DecoderSpec, window: int | None, key_bias: Tensor | None) -> At
     )
 
 
-def _projection(name: str, weights: Weights, ops: Ops) -> Normalise:
+def _projection(name: str, weights: Weights, ops: Ops) -> Callable[[Tensor], Tensor]:
     """A linear between the width of the embedding and that of the stream, where these differ."""
     packed = weights.linears.get(name)
-    return unchanged if packed is None else lambda x: ops.linear(x, packed)
+    return _unchanged if packed is None else lambda x: ops.linear(x, packed)
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.kernels.kv_cache.contract import KVShape
+from penstock.kernels.ops import LayerKV, Ops
 from penstock.models.spec import DecoderSpec
 
 
 class KVCache:
-    """Keys and values per layer, each [num_blocks, block_size, K, D].
+    """Keys and values per layer, laid out as the backend likes them, block by block.
 
     It begins as zeros, so that a slot nobody wrote holds a number and never a NaN.
     """
@@ -20,29 +22,48 @@ class KVCache:
         spec: DecoderSpec,
         num_blocks: int,
         block_size: int,
-        dtype: torch.dtype,
+        dtype: str,
+        *,
+        ops: Ops,
         device: torch.device,
     ) -> None:
-        shape = (num_blocks, block_size, spec.num_kv_heads, spec.head_dim)
+        """dtype is one of `KV_DTYPES`."""
+        shape = kv_shape(spec, block_size, dtype)
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self._storage = _zeros((spec.num_layers, 2, *shape), dtype, device)
-        self.keys: list[Tensor] = list(self._storage[:, 0])
-        self.values: list[Tensor] = list(self._storage[:, 1])
-
-    @staticmethod
-    def block_bytes(spec: DecoderSpec, block_size: int, dtype: torch.dtype) -> int:
-        """What one block costs, all layers, keys and values."""
-        elements = 2 * spec.num_layers * block_size * spec.num_kv_heads * spec.head_dim
-        return elements * dtype.itemsize
+        self._parts = {
+            name: _zeros((spec.num_layers, num_blocks, *part.shape), part.dtype, device)
+            for name, part in ops.kv_parts(shape).items()
+        }
+        self.layers: list[LayerKV] = [
+            ops.layer_kv(shape, {name: part[layer] for name, part in self._parts.items()})
+            for layer in range(spec.num_layers)
+        ]
 
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
         """Copy blocks, (source, destination), in all layers. All sources are read before any is
         overwritten.
         """
         if copies:
-            sources, destinations = torch.tensor(copies, device=self._storage.device).unbind(1)
-            self._storage[:, :, destinations] = self._storage[:, :, sources]
+            for part in self._parts.values():
+                sources, destinations = torch.tensor(copies, device=part.device).unbind(1)
+                part[:, destinations] = part[:, sources]
+
+
+def kv_shape(spec: DecoderSpec, block_size: int, dtype: str) -> KVShape:
+    """The shape of each layer's cache."""
+    return KVShape(
+        num_kv_heads=spec.num_kv_heads,
+        head_dim=spec.head_dim,
+        block_size=block_size,
+        dtype=dtype,
+    )
+
+
+def block_bytes(spec: DecoderSpec, block_size: int, dtype: str, ops: Ops) -> int:
+    """What one block costs, all layers, keys and values and what belongs to them."""
+    parts = ops.kv_parts(kv_shape(spec, block_size, dtype)).values()
+    return spec.num_layers * sum(math.prod(part.shape) * part.dtype.itemsize for part in parts)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

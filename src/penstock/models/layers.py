@@ -6,25 +6,24 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from penstock.kernels.ops import Ops
+from penstock.kernels.norm.contract import Norm
+from penstock.kernels.ops import LayerKV, Ops
 from penstock.models.attention import Attention, Step
 from penstock.models.mlp import MlpFunction, make_mlp
-from penstock.models.norms import Normalise, make_norm
-from penstock.models.positions import Positions
+from penstock.models.norms import make_norm
 from penstock.models.spec import DecoderSpec, Parallel, Residual, Sequential
 from penstock.models.weights import Weights
 
-Layer: TypeAlias = Callable[[Tensor, Step, Tensor, Tensor], Tensor]
-"""From the stream x [T, hidden], the step, and the layer's keys and values to the stream after the
-layer.
-"""
+Layer: TypeAlias = Callable[[Tensor, Step, LayerKV], Tensor]
+"""From the stream x [T, hidden], the step, and the layer's cache to the stream after the layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class _TwoNorms:
-    attention_norm: Normalise
+    ops: Ops
+    attention_norm: Norm
     attention: Attention
-    mlp_norm: Normalise
+    mlp_norm: Norm
     mlp: MlpFunction
 
 
@@ -33,9 +32,9 @@ class NormBefore(_TwoNorms):
     (https://arxiv.org/abs/2002.04745).
     """
 
-    def __call__(self, x: Tensor, step: Step, keys: Tensor, values: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), step, keys, values)
-        return x + self.mlp(self.mlp_norm(x))
+    def __call__(self, x: Tensor, step: Step, cache: LayerKV) -> Tensor:
+        x = self.attention(x, step, cache, self.attention_norm, x)
+        return self.mlp(x, self.mlp_norm, x)
 
 
 class NormAfter(_TwoNorms):
@@ -43,30 +42,31 @@ class NormAfter(_TwoNorms):
     (https://arxiv.org/abs/1706.03762).
     """
 
-    def __call__(self, x: Tensor, step: Step, keys: Tensor, values: Tensor) -> Tensor:
-        x = self.attention_norm(x + self.attention(x, step, keys, values))
-        return self.mlp_norm(x + self.mlp(x))
+    def __call__(self, x: Tensor, step: Step, cache: LayerKV) -> Tensor:
+        x = self.ops.norm(self.attention(x, step, cache, None, x), self.attention_norm)
+        return self.ops.norm(self.mlp(x, None, x), self.mlp_norm)
 
 
 class ParallelTwoNorms(_TwoNorms):
     """Both parts read the same stream, each under its own norm."""
 
-    def __call__(self, x: Tensor, step: Step, keys: Tensor, values: Tensor) -> Tensor:
-        attended = self.attention(self.attention_norm(x), step, keys, values)
-        return x + attended + self.mlp(self.mlp_norm(x))
+    def __call__(self, x: Tensor, step: Step, cache: LayerKV) -> Tensor:
+        attended = self.attention(x, step, cache, self.attention_norm, x)
+        return self.mlp(x, self.mlp_norm, attended)
 
 
 @dataclass(frozen=True, slots=True)
 class ParallelOneNorm:
     """Both parts read the same normalised stream (https://arxiv.org/abs/2204.02311)."""
 
-    norm: Normalise
+    ops: Ops
+    norm: Norm
     attention: Attention
     mlp: MlpFunction
 
-    def __call__(self, x: Tensor, step: Step, keys: Tensor, values: Tensor) -> Tensor:
-        h = self.norm(x)
-        return x + self.attention(h, step, keys, values) + self.mlp(h)
+    def __call__(self, x: Tensor, step: Step, cache: LayerKV) -> Tensor:
+        h = self.ops.norm(x, self.norm)
+        return self.mlp(h, None, self.attention(h, step, cache, None, x))
 
 
 def make_layer(
@@ -74,21 +74,19 @@ def make_layer(
     weights: Weights,
     layer: int,
     ops: Ops,
-    positions: Positions,
     plan_number: int,
 ) -> Layer:
     """Layer number `layer` of a decoder, its attention using the step's plan `plan_number`."""
     prefix = f"layers.{layer}"
-    attention = Attention(spec, weights, prefix, ops, positions, plan_number)
+    attention = Attention(spec, weights, prefix, ops, plan_number)
     mlp = make_mlp(spec.mlp, weights, prefix, ops)
-    first = make_norm(spec.norm, weights.norms[f"{prefix}.attention_norm"], ops)
+    first = make_norm(spec.norm, weights.norms[f"{prefix}.attention_norm"])
     if spec.residual == Parallel("shared"):
-        return ParallelOneNorm(first, attention, mlp)
+        return ParallelOneNorm(ops, first, attention, mlp)
     forms: dict[Residual, Callable[..., Layer]] = {
         Sequential("before"): NormBefore,
         Sequential("after"): NormAfter,
         Parallel("separate"): ParallelTwoNorms,
     }
-    return forms[spec.residual](
-        first, attention, make_norm(spec.norm, weights.norms[f"{prefix}.mlp_norm"], ops), mlp
-    )
+    second = make_norm(spec.norm, weights.norms[f"{prefix}.mlp_norm"])
+    return forms[spec.residual](ops, first, attention, second, mlp)

@@ -45,6 +45,7 @@ def load_decoder(
     model_dir: Path,
     config: ModelConfig,
     *,
+    weights: str,
     dtype: torch.dtype,
     device: torch.device,
     ops: Ops,
@@ -52,36 +53,61 @@ def load_decoder(
 ) -> Decoder:
     """Make a decoder from a model directory.
 
-    Only the tensors that the spec has a slot for are read, one after the other, straight into their
-    place. `on_progress(bytes done, bytes in all)` counts the checkpoint's bytes.
+    `weights` names how linears keep their matrices; dtype is that of everything else. Only the
+    tensors that the spec has a slot for are read, one after the other. `on_progress(bytes done,
+    bytes in all)` counts the checkpoint's bytes.
     """
     sources = family_of(config.architecture).weights(config.spec)
     with Checkpoint(model_dir) as checkpoint:
         places = [(slot, _pieces(slot, sources[slot.name])) for slot in slots(config.spec)]
         pieces = [piece for _, parts in places for piece in parts]
         wanted = _check(checkpoint, pieces, spare=_spare(config, sources))
-        reader = _Reader(checkpoint, wanted, dtype, device, on_progress)
-        weights = Weights({}, {}, {}, {})
+        reader = _Reader(checkpoint, wanted, device, on_progress)
+        filled = Weights({}, {}, {}, {})
         for slot, parts in places:
-            _fill(slot, [reader.read(piece) for piece in parts], weights, ops)
+            _fill(slot, [reader.read(piece) for piece in parts], filled, weights, dtype, ops)
     if config.spec.tied:
-        weights.linears["head"] = ops.pack_linear(weights.tables["embedding"], None)
-    return Decoder(config.spec, weights, ops, device)
+        filled.linears["head"] = ops.pack_linear(
+            filled.tables["embedding"], None, scheme_of("head", weights)
+        )
+    return Decoder(config.spec, filled, ops, dtype=dtype, device=device)
 
 
-def _fill(slot: Slot, tensors: list[Tensor], weights: Weights, ops: Ops) -> None:
+def scheme_of(name: str, weights: str) -> str:
+    """How the linear of this name is kept when a model's weights are to be kept as `weights`.
+
+    Where a token's path is decided among a few experts, and where the last layer tells words apart,
+    coarse numbers cost most and save least.
+    """
+    if name == "router" and weights in ("int8", "int4"):
+        return "float32"
+    if name == "head" and weights == "int4":
+        return "int8"
+    return weights
+
+
+def _fill(
+    slot: Slot,
+    tensors: list[Tensor],
+    filled: Weights,
+    weights: str,
+    dtype: torch.dtype,
+    ops: Ops,
+) -> None:
     match slot:
         case TableSlot():
-            weights.tables[slot.label] = tensors[0]
+            filled.tables[slot.label] = tensors[0]
         case NormSlot():
-            weights.norms[slot.label] = NormWeights(tensors[0], tensors[1] if slot.bias else None)
+            bias = tensors[1].to(dtype) if slot.bias else None
+            filled.norms[slot.label] = NormWeights(tensors[0].to(dtype), bias)
         case LinearSlot():
-            weights.linears[slot.label] = ops.pack_linear(
-                tensors[0], tensors[1] if slot.bias else None
+            bias = tensors[1].to(dtype) if slot.bias else None
+            filled.linears[slot.label] = ops.pack_linear(
+                tensors[0], bias, scheme_of(slot.name, weights), gated=slot.gated
             )
         case ExpertsSlot():
-            packed = ops.pack_experts(tensors[: slot.count], tensors[slot.count :])
-            weights.experts[slot.label] = packed
+            packed = ops.pack_experts(tensors[: slot.count], tensors[slot.count :], weights)
+            filled.experts[slot.label] = packed
 
 
 def _pieces(slot: Slot, source: Source) -> list[Piece]:
@@ -178,34 +204,29 @@ def _some(names: list[str], limit: int = 5) -> str:
 
 
 class _Reader:
-    """Reads pieces into tensors of one type on one device, counting bytes."""
+    """Reads pieces in the type they are stored in, onto one device, counting bytes."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         wanted: dict[str, str],
-        dtype: torch.dtype,
         device: torch.device,
         on_progress: OnProgress | None,
     ) -> None:
         self.checkpoint = checkpoint
         self.wanted = wanted
-        self.dtype = dtype
         self.device = device
         self.on_progress = on_progress
         self.done = 0
         self.total = sum(checkpoint.tensors[name].nbytes for name in wanted.values())
 
     def read(self, piece: Piece) -> Tensor:
-        """A new tensor of the piece's shape, its rows in the slot's order."""
-        filled = torch.empty(piece.shape, dtype=self.dtype, device=self.device)
-        row = 0
+        """A tensor of the piece's shape, its rows in the slot's order."""
+        rows: list[Tensor] = []
         for name in piece.names:
             found = self.wanted[name]
-            for rows in piece.source.arrange(self.checkpoint.read(found)):
-                filled[row : row + len(rows)].copy_(rows)
-                row += len(rows)
+            rows += piece.source.arrange(self.checkpoint.read(found))
             self.done += self.checkpoint.tensors[found].nbytes
             if self.on_progress is not None:
                 self.on_progress(self.done, self.total)
-        return filled
+        return (rows[0] if len(rows) == 1 else torch.cat(rows)).to(self.device)

@@ -1,25 +1,18 @@
-"""Norms as functions of one tensor, chosen once."""
-
-from collections.abc import Callable
-from typing import TypeAlias
+"""Norms with their weights in place, as ops take them."""
 
 import torch
-from torch import Tensor
 
-from penstock.kernels.ops import Ops
-from penstock.models.spec import Norm, RmsNorm
+from penstock.kernels.norm.contract import Norm
+from penstock.models.spec import Norm as NormSpec
+from penstock.models.spec import RmsNorm
 from penstock.models.weights import NormWeights
 
-Normalise: TypeAlias = Callable[[Tensor], Tensor]
 
-
-def make_norm(norm: Norm, weights: NormWeights, ops: Ops) -> Normalise:
-    """The norm of rows [..., D] that a spec asks for, with its weights in place."""
-    weight, bias, eps = weights.weight, weights.bias, norm.eps
-    if isinstance(norm, RmsNorm):
-        return lambda x: ops.rms_norm(x, weight, eps)
-    assert bias is not None
-    return lambda x: ops.layer_norm(x, weight, bias, eps)
+def make_norm(norm: NormSpec, weights: NormWeights) -> Norm:
+    """The norm that a spec asks for, with its weights."""
+    return Norm(
+        "rms" if isinstance(norm, RmsNorm) else "layer", weights.weight, weights.bias, norm.eps
+    )
 
 
 def per_head(groups: list[tuple[NormWeights, int]]) -> NormWeights:
@@ -27,8 +20,3 @@ def per_head(groups: list[tuple[NormWeights, int]]) -> NormWeights:
     weight = torch.cat([norm.weight.expand(count, -1) for norm, count in groups])
     biases = [norm.bias.expand(count, -1) for norm, count in groups if norm.bias is not None]
     return NormWeights(weight, torch.cat(biases) if biases else None)
-
-
-def unchanged(x: Tensor) -> Tensor:
-    """The norm of a decoder that has none in this place."""
-    return x

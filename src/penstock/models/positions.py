@@ -1,17 +1,14 @@
 """How a decoder knows the order of its tokens: turned heads, biased keys, or vectors added."""
 
 import math
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from penstock.kernels.ops import Ops
+from penstock.kernels.ops import Ops, Rotation
 from penstock.models.rope import rope_tables
 from penstock.models.spec import Alibi, DecoderSpec, Learned, Position, Rope
-
-Rotation: TypeAlias = tuple[Tensor, Tensor] | None
-"""Cosine and sine of every token of a step, as the rope op wants them; None where nothing turns."""
 
 
 class Positions(Protocol):
@@ -22,11 +19,10 @@ class Positions(Protocol):
     def enter(self, x: Tensor, positions: Tensor) -> Tensor:
         """The embedded tokens [T, hidden] with what positions [T] add to them."""
 
-    def rotation(self, positions: Tensor) -> Rotation:
-        """What `turn` needs for tokens at positions [T], worked out once per step."""
-
-    def turn(self, heads: Tensor, rotation: Rotation) -> Tensor:
-        """Query and key heads [T, N, D] with their positions in them."""
+    def rotation(self, positions: Tensor) -> Rotation | None:
+        """How queries and keys at positions [T] turn, worked out once per step; None if they do
+        not.
+        """
 
 
 class RotaryPositions:
@@ -34,20 +30,14 @@ class RotaryPositions:
 
     key_bias: Tensor | None = None
 
-    def __init__(self, rope: Rope, max_positions: int, device: torch.device, ops: Ops) -> None:
+    def __init__(self, rope: Rope, max_positions: int, device: torch.device) -> None:
         self.cos, self.sin = rope_tables(rope, max_positions, device)
-        self.rope = ops.rope
 
     def enter(self, x: Tensor, positions: Tensor) -> Tensor:
         return x
 
-    def rotation(self, positions: Tensor) -> Rotation:
-        cos, sin = self.cos[positions], self.sin[positions]
-        return torch.cat((cos, cos), -1).unsqueeze(1), torch.cat((-sin, sin), -1).unsqueeze(1)
-
-    def turn(self, heads: Tensor, rotation: Rotation) -> Tensor:
-        assert rotation is not None
-        return self.rope(heads, *rotation)
+    def rotation(self, positions: Tensor) -> Rotation | None:
+        return self.cos[positions], self.sin[positions]
 
 
 class LearnedPositions:
@@ -60,13 +50,10 @@ class LearnedPositions:
         self.embedding = ops.embedding
 
     def enter(self, x: Tensor, positions: Tensor) -> Tensor:
-        return x + self.embedding(positions, self.table)
+        return x + self.embedding(positions, self.table, x.dtype)
 
-    def rotation(self, positions: Tensor) -> Rotation:
+    def rotation(self, positions: Tensor) -> Rotation | None:
         return None
-
-    def turn(self, heads: Tensor, rotation: Rotation) -> Tensor:
-        return heads
 
 
 class AlibiPositions:
@@ -83,11 +70,8 @@ class AlibiPositions:
     def enter(self, x: Tensor, positions: Tensor) -> Tensor:
         return x
 
-    def rotation(self, positions: Tensor) -> Rotation:
+    def rotation(self, positions: Tensor) -> Rotation | None:
         return None
-
-    def turn(self, heads: Tensor, rotation: Rotation) -> Tensor:
-        return heads
 
 
 def alibi_slopes(num_heads: int) -> Tensor:
@@ -109,7 +93,7 @@ def make_positions(
     position: Position = spec.position
     match position:
         case Rope():
-            return RotaryPositions(position, spec.max_positions, device, ops)
+            return RotaryPositions(position, spec.max_positions, device)
         case Alibi():
             return AlibiPositions(position, spec, device)
         case Learned(offset):

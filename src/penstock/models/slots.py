@@ -22,12 +22,19 @@ class _Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearSlot(_Named):
-    """A matrix [out_features, in_features], with a bias or without."""
+    """A matrix [out_features, in_features], with a bias or without. The rows of a gated one are a
+    gate's, then as many of the values it gates.
+    """
 
     out_features: int
     in_features: int
     bias: bool = False
+    gated: bool = False
     split: Split = None
+
+    @property
+    def elements(self) -> int:
+        return self.out_features * self.in_features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +149,7 @@ def _mlp(spec: DecoderSpec, layer: int) -> list[Slot]:
             out_features=rows * mlp.intermediate,
             in_features=hidden,
             bias=mlp.bias,
+            gated=rows == 2,
             split="column",
         ),
         LinearSlot(

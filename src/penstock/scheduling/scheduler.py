@@ -27,6 +27,7 @@ tests/scheduling/test_progress.py holds the scheduler to all of this.
 
 from bisect import insort
 from collections import deque
+from typing import Any
 
 from penstock.scheduling.blocks import Blocks, block_hash, root_hash
 from penstock.scheduling.sequence import Plan, Sequence, Slice
@@ -79,7 +80,7 @@ class Scheduler:
         """Sequences alive, those included that wait for their leader."""
         return sum(len(sequences) for sequences in self._requests.values())
 
-    def stats(self, **counters: int) -> EngineStats:
+    def stats(self, **counters: Any) -> EngineStats:
         """What the scheduler knows of the engine's state, with the engine's own counters."""
         return EngineStats(
             **counters,

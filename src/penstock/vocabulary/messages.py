@@ -95,6 +95,12 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
     num_forced_tokens: int = 0
+    num_multiply_adds: int = 0
+    """What the model's computations came to; a multiplication and an addition count as one."""
+    num_bytes_read: int = 0
+    """Bytes of weights, keys and values that had to come from memory."""
+    busy_s: float = 0.0
+    """Time in which the engine was computing."""
     num_recomputed_tokens: int = 0
     num_preemptions: int = 0
     prefix_queries: int = 0

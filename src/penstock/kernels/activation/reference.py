@@ -29,6 +29,14 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
 )
 
 
-def activation(x: Tensor, kind: str) -> Tensor:
+def activate(x: Tensor, kind: str) -> Tensor:
     """Apply the non-linearity called kind, a key of `ACTIVATIONS`, to every element of x."""
     return ACTIVATIONS[kind](x)
+
+
+def activate_gate(gate_up: Tensor, kind: str) -> Tensor:
+    """Split gate_up [T, 2 * I] into a gate and an up half: kind(gate) * up, [T, I]
+    (https://arxiv.org/abs/2002.05202).
+    """
+    gate, up = gate_up.chunk(2, dim=-1)
+    return ACTIVATIONS[kind](gate) * up

@@ -5,25 +5,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from penstock.kernels.gated_activation.reference import gated_activation
-from penstock.kernels.linear.reference import DenseLinear, linear, pack_linear
+from penstock.kernels.linear.reference import (
+    DenseLinear,
+    QuantizedLinear,
+    linear,
+    pack_linear,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class DenseExperts:
     """The two linears of every expert."""
 
-    gate_up: tuple[DenseLinear, ...]
-    down: tuple[DenseLinear, ...]
+    gate_up: tuple[DenseLinear | QuantizedLinear, ...]
+    down: tuple[DenseLinear | QuantizedLinear, ...]
 
 
-def pack_experts(gate_up: list[Tensor], down: list[Tensor]) -> DenseExperts:
-    """Make of every expert's gate_up [2 * I, D] and down [D, I] what `experts` takes. Nothing is
-    copied.
+def pack_experts(gate_up: list[Tensor], down: list[Tensor], scheme: str) -> DenseExperts:
+    """Make of every expert's gate_up [2 * I, D] and down [D, I] what `experts` takes, kept as
+    `pack_linear` keeps a weight.
     """
     return DenseExperts(
-        tuple(pack_linear(weight, None) for weight in gate_up),
-        tuple(pack_linear(weight, None) for weight in down),
+        tuple(pack_linear(weight, None, scheme, gated=True) for weight in gate_up),
+        tuple(pack_linear(weight, None, scheme) for weight in down),
     )
 
 
@@ -46,7 +50,7 @@ def experts(
     for count, gate_up, down in zip(counts, packed.gate_up, packed.down, strict=True):
         if count:
             visits = order[start : start + count]
-            hidden = gated_activation(linear(x[visits // top_k], gate_up), kind)
+            hidden = linear(x[visits // top_k], gate_up, activation=kind)
             weighted[visits] = linear(hidden, down)
             start += count
     by_token = weighted.view(x.shape[0], top_k, x.shape[-1])

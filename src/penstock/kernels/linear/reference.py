@@ -1,9 +1,21 @@
-"""The affine map in torch: the packed object is the matrix as it came, beside its bias."""
+"""The affine map in torch: a packed weight is a matrix of floats, or of integers with scales."""
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from penstock.kernels.activation.reference import activate, activate_gate
+from penstock.kernels.norm.contract import Norm
+from penstock.kernels.norm.reference import norm as normalise
+from penstock.kernels.quantization import (
+    Quantized,
+    int4_linear,
+    int8_linear,
+    quantize_groups,
+    quantize_rows,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,13 +24,60 @@ class DenseLinear:
 
     weight: Tensor
     bias: Tensor | None
+    gated: bool = False
 
 
-def pack_linear(weight: Tensor, bias: Tensor | None) -> DenseLinear:
-    """Make what `linear` takes of a weight [out, in] and a bias [out] or None. No copy."""
-    return DenseLinear(weight, bias)
+@dataclass(frozen=True, slots=True)
+class QuantizedLinear:
+    """A matrix of integers [out, in] with its scales and, where there is one, a bias [out]."""
+
+    weight: Quantized
+    bias: Tensor | None
+    gated: bool = False
 
 
-def linear(x: Tensor, packed: DenseLinear) -> Tensor:
-    """x [T, in] times the packed weight, plus its bias: [T, out], in x's dtype."""
-    return functional.linear(x, packed.weight, packed.bias)
+def pack_linear(
+    weight: Tensor, bias: Tensor | None, scheme: str, *, gated: bool = False
+) -> DenseLinear | QuantizedLinear:
+    """Make what `linear` takes of a weight [out, in] and a bias [out] or None, both float.
+
+    scheme names how the weight is kept: float32, bfloat16 or float16; int8, rounded row by row; or
+    int4, rounded group by group. With integers, `linear` rounds what it multiplies to int8 row by
+    row, and sums integers exactly, as `kernels/quantization.py` says. The rows of a gated linear
+    are a gate's, then as many of the values it gates. The weight is copied: what comes from a
+    mapped file lies at any address, and a product's last bit depends on that.
+    """
+    if scheme == "int8":
+        return QuantizedLinear(quantize_rows(weight), bias, gated)
+    if scheme == "int4":
+        return QuantizedLinear(quantize_groups(weight), bias, gated)
+    return DenseLinear(weight.to(getattr(torch, scheme), copy=True), bias, gated)
+
+
+def linear(
+    x: Tensor,
+    packed: DenseLinear | QuantizedLinear,
+    *,
+    norm: Norm | None = None,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """x [T, in] times the packed weight, plus its bias: [T, out], in x's dtype.
+
+    Around it, what a faster backend does in the same pass: x is normalised first where there is a
+    norm; the activation follows, of the gate alone in a gated linear, whose output is then [T, out
+    / 2]; a residual of the output's shape is added last.
+    """
+    h = x if norm is None else normalise(x, norm)
+    y = _affine(h, packed)
+    if activation is not None:
+        y = activate_gate(y, activation) if packed.gated else activate(y, activation)
+    return y if residual is None else residual + y
+
+
+def _affine(x: Tensor, packed: DenseLinear | QuantizedLinear) -> Tensor:
+    if isinstance(packed, DenseLinear):
+        return functional.linear(x, packed.weight.to(x.dtype), packed.bias)
+    multiply = int8_linear if packed.weight.group_size is None else int4_linear
+    y = multiply(quantize_rows(x), packed.weight).to(x.dtype)
+    return y if packed.bias is None else y + packed.bias

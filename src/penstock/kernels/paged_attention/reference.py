@@ -5,27 +5,24 @@ product.
 from torch import Tensor
 from torch.nn import functional
 
+from penstock.kernels.kv_cache.reference import LayerKV, read_kv
 from penstock.kernels.paged_attention.plan import AttentionPlan, Part
 
 
-def paged_attention(
-    query: Tensor, key_cache: Tensor, value_cache: Tensor, plan: AttentionPlan
-) -> Tensor:
+def paged_attention(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> Tensor:
     """Let each query [T, H, D] read the keys and values of its sequence: [T, H, D], softmax in
     float32.
 
-    The caches are [num_blocks, block_size, K, D] and hold this step's keys and values already. plan
-    comes from the same backend's `plan_attention`.
+    The cache holds this step's keys and values already. plan comes from the same backend's
+    `plan_attention`.
     """
     out = query.new_empty(query.shape)
     for part in plan.parts:
-        out[part.rows] = _attend(query[part.rows], key_cache, value_cache, part, plan)
+        out[part.rows] = _attend(query[part.rows], cache, part, plan)
     return out
 
 
-def _attend(
-    query: Tensor, key_cache: Tensor, value_cache: Tensor, part: Part, plan: AttentionPlan
-) -> Tensor:
+def _attend(query: Tensor, cache: LayerKV, part: Part, plan: AttentionPlan) -> Tensor:
     """Fold the query heads that share a key-value head into its rows, so that keys are never
     repeated.
     """
@@ -35,8 +32,8 @@ def _attend(
     split = (part.num_pieces, -1, num_kv_heads, num_heads // num_kv_heads, size)
     out = functional.scaled_dot_product_attention(
         query.reshape(split).permute(0, 2, 3, 1, 4).reshape(folded),
-        key_cache.view(-1, size).index_select(0, part.gather).view(folded),
-        value_cache.view(-1, size).index_select(0, part.gather).view(folded),
+        read_kv(cache.keys, cache.key_scales, part.gather, query.dtype).view(folded),
+        read_kv(cache.values, cache.value_scales, part.gather, query.dtype).view(folded),
         attn_mask=part.mask,
         scale=plan.shape.scale,
     )

@@ -1,0 +1,1 @@
+"""The CPU backend: what its kernels share, and how they are chosen."""

@@ -1,1 +1,0 @@
-"""The non-linearity of a gated MLP: one half of the row gates the other."""

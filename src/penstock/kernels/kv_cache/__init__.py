@@ -1,0 +1,1 @@
+"""The form in which keys and values are kept."""

@@ -1,0 +1,1 @@
+"""What the processor can do at most, for comparing kernels with."""

@@ -1,0 +1,137 @@
+"""The affine map in C++: weights in panels that stream past a few rows held in registers.
+
+The panels' layout, in `packed.h`, depends on the instruction set. int8 and int4 round and sum as
+`kernels/quantization.py` says, bit for bit; floats are summed input after input.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import penstock.kernels.cpu._native as _native
+from penstock.kernels.cpu.memory import address
+from penstock.kernels.norm.contract import Norm
+from penstock.kernels.quantization import GROUP_SIZE, Quantized
+
+_ACTIVATIONS: Mapping[str | None, Any] = {
+    None: _native.Activation.none,
+    "gelu": _native.Activation.gelu,
+    "gelu_fast": _native.Activation.gelu_tanh,
+    "gelu_new": _native.Activation.gelu_tanh,
+    "gelu_pytorch_tanh": _native.Activation.gelu_tanh,
+    "quick_gelu": _native.Activation.quick_gelu,
+    "relu": _native.Activation.relu,
+    "silu": _native.Activation.silu,
+    "swish": _native.Activation.silu,
+}
+_SOURCES = {
+    torch.float32: _native.Source.float32,
+    torch.bfloat16: _native.Source.bfloat16,
+    torch.float16: _native.Source.float16,
+    torch.int8: _native.Source.int8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PanelLinear:
+    """A packed weight: uint8 panels, and float32 scales and bias in the panels' order."""
+
+    scheme: str
+    isa: str
+    gated: bool
+    out_features: int
+    in_features: int
+    group_size: int
+    panels: Tensor
+    scales: Tensor | None
+    bias: Tensor | None
+    handle: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        num_bytes, num_outputs = _native.packed_sizes(*self._shape())
+        if self.panels.dtype is not torch.uint8 or self.panels.numel() != num_bytes:
+            raise ValueError(f"{self.panels.numel()} bytes of panels where {num_bytes} are due.")
+        for name, part in (("scales", self.scales), ("bias", self.bias)):
+            if part is not None and part.numel() != num_outputs:
+                raise ValueError(f"{part.numel()} {name} where {num_outputs} are due.")
+        if (self.scales is None) == (self.scheme == "int8"):
+            raise ValueError(f"Scales belong to int8, and to nothing else: {self.scheme}.")
+        handle = _native.PackedLinear(
+            *self._shape(),
+            address(self.panels, "panels", torch.uint8),
+            0 if self.scales is None else address(self.scales, "scales"),
+            0 if self.bias is None else address(self.bias, "bias"),
+        )
+        object.__setattr__(self, "handle", handle)
+
+    @property
+    def num_outputs(self) -> int:
+        return self.out_features // 2 if self.gated else self.out_features
+
+    def _shape(self) -> tuple[Any, ...]:
+        scheme = getattr(_native.Scheme, self.scheme)
+        return scheme, self.gated, self.out_features, self.in_features, self.group_size
+
+
+def pack_linear(
+    weight: Tensor | Quantized, bias: Tensor | None, scheme: str, *, gated: bool = False
+) -> PanelLinear:
+    """Pack a weight [out, in] of floats, or one that is rounded already, on all threads."""
+    scales = None
+    group_size = GROUP_SIZE
+    if isinstance(weight, Quantized):
+        weight, scales, given = weight
+        group_size = given or GROUP_SIZE
+    weight = weight.contiguous()
+    out_features, in_features = weight.shape
+    shape = (getattr(_native.Scheme, scheme), gated, out_features, in_features, group_size)
+    num_bytes, num_outputs = _native.packed_sizes(*shape)
+    packed = PanelLinear(
+        scheme=scheme,
+        isa=_native.isa(),
+        gated=gated,
+        out_features=out_features,
+        in_features=in_features,
+        group_size=group_size,
+        panels=torch.empty(num_bytes, dtype=torch.uint8),
+        scales=torch.empty(num_outputs) if scheme == "int8" else None,
+        bias=None if bias is None else torch.empty(num_outputs),
+    )
+    _native.pack_linear(
+        packed.handle,
+        _SOURCES[weight.dtype],
+        address(weight, "weight", weight.dtype),
+        0 if scales is None else address(scales.contiguous(), "scales"),
+        0 if bias is None else address(bias.float().contiguous(), "bias"),
+    )
+    return packed
+
+
+def linear(
+    x: Tensor,
+    packed: PanelLinear,
+    *,
+    norm: Norm | None = None,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """x [T, in] float32 through the packed weight, with all that surrounds it, in one call."""
+    num_rows = x.shape[0]
+    out = torch.empty((num_rows, packed.num_outputs))
+    if x.shape[1] != packed.in_features or (residual is not None and residual.shape != out.shape):
+        raise ValueError(f"{list(x.shape)} does not fit {packed.in_features} inputs.")
+    _native.linear(
+        packed.handle,
+        address(x, "x"),
+        num_rows,
+        0 if norm is None else address(norm.weight, "the norm's weight"),
+        0 if norm is None or norm.bias is None else address(norm.bias, "the norm's bias"),
+        0.0 if norm is None else norm.eps,
+        _ACTIVATIONS[activation],
+        0 if residual is None else address(residual, "residual"),
+        address(out, "out"),
+    )
+    return out

@@ -1,0 +1,1 @@
+"""What happens to queries, keys and values between their projection and attention."""

@@ -1,1 +1,0 @@
-"""Writing this step's keys and values into the paged cache."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.models.location import embedded_model_dir
+
 
 def penstock(*arguments: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -53,6 +55,35 @@ def test_generate_reads_standard_input_and_takes_the_options_of_sampling():
 def test_generate_answers_several_prompts_in_their_order():
     done = penstock("generate", "--max-tokens", "4", "--echo", "import os", "class A:")
     assert done.stdout.index("import os") < done.stdout.index("class A:")
+
+
+def test_a_quantized_model_is_a_model(tmp_path):
+    model = str(embedded_model_dir())
+    for weights in ("int8", "int4"):
+        made = str(tmp_path / weights)
+        done = penstock(
+            "quantize", model, made, "--weights", weights, "--calibration-tokens", "256"
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"penstock serve {made}" in "".join(done.stdout.split("\n"))
+        done = penstock("generate", "--model", made, "--temperature", "0", "def fibonacci(n):")
+        assert done.stdout.startswith("\n    "), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--weights", "int3"], "int3"),
+        (["--smoothing", "2"], "smoothing"),
+        (["--calibration", "nowhere.txt"], "nowhere.txt"),
+        (["--calibration-tokens", "0"], "calibration_tokens"),
+    ],
+)
+def test_quantize_refuses_what_makes_no_sense_and_writes_nothing(tmp_path, flags, word):
+    done = penstock("quantize", str(embedded_model_dir()), str(tmp_path / "out"), *flags)
+    assert done.returncode == 1
+    assert word in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_doctor_says_what_the_machine_is_and_that_the_model_answers():

@@ -21,6 +21,8 @@ SMALL = ModelFacts(
     architecture="LlamaForCausalLM",
     num_parameters=500_000_000,
     checkpoint_dtype="bfloat16",
+    packed_as=None,
+    checkpoint_weights="bfloat16",
     max_positions=32_768,
     vocab_size=1000,
     kv_block_bytes={
@@ -34,6 +36,14 @@ SMALL = ModelFacts(
 
 def resolved(hardware=CPU, model=SMALL, **settings):
     return resolve(EngineSettings(**settings), hardware, model)
+
+
+@pytest.mark.parametrize("hardware", [CPU, GPU])
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_a_checkpoint_of_integers_is_taken_as_it_is(hardware, weights):
+    model = replace(SMALL, checkpoint_weights=weights)
+    assert resolved(hardware, model).weights == weights
+    assert resolved(hardware, model, weights="bfloat16").weights == "bfloat16"
 
 
 def test_without_kernels_a_model_is_computed_exactly():
@@ -141,4 +151,5 @@ def test_every_choice_has_a_reason():
         "token_budget",
         "max_num_seqs",
         "kv_cache",
+        "packed_cache",
     }

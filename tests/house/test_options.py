@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 OPTIONS = [field.name for field in msgspec.structs.fields(SamplingParams)]
 READERS = {
     path: path.read_text()
-    for folder in ("engine", "scheduling", "text", "server")
+    for folder in ("kernels", "engine", "scheduling", "text", "server")
     for path in (ROOT / "src" / "penstock" / folder).rglob("*.py")
 }
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from penstock.kernels.norm.contract import Norm
 from penstock.kernels.ops import REFERENCE, Ops
 from penstock.kernels.paged_attention.contract import AttentionShape
-from tests.kernels import formulas
+from tests.kernels import formulas, sampling_cases
 from tests.kernels.attention_cases import ATTENTION, attend, attend_formula
 from tests.kernels.instruction_sets import ISAS, cpu_ops
 from tests.kernels.paged_cache import BLOCK_SIZE, empty_cache
@@ -121,10 +121,19 @@ def _experts_case(tokens: int, count: int, top_k: int) -> Any:
 TABLE: Mapping[str, Entry] = {
     "embedding": Entry(
         lambda ops, *args: ops.embedding(*args),
-        lambda ids, table, dtype: torch.stack([table[i] for i in ids.tolist()]),
+        lambda ids, table, dtype: torch.cat([table[:0], *(table[i : i + 1] for i in ids)]),
         {
             "some rows": arguments(torch.tensor([3, 0, 3]), normal(5, 7), torch.float32),
-            "rows of halves": arguments(torch.tensor([4, 4]), half(5, 33), torch.float32),
+            "no row": arguments(torch.tensor([], dtype=torch.int64), normal(5, 7), torch.float32),
+            "rows of bfloat16": arguments(torch.tensor([4, 4]), half(5, 33), torch.float32),
+            "rows of float16": arguments(
+                torch.tensor([4, 0]),
+                lambda generator: normal(5, 45)(generator).half(),
+                torch.float32,
+            ),
+            "more rows than a task takes": arguments(
+                torch.arange(100) % 7, normal(7, 40), torch.float32
+            ),
         },
     ),
     "norm": Entry(
@@ -188,4 +197,13 @@ TABLE: Mapping[str, Entry] = {
         tolerance=1e-4,
     ),
     "paged_attention": Entry(attend, attend_formula, ATTENTION),
+    "argmax": Entry(
+        lambda ops, *args: ops.argmax(*args), sampling_cases.argmax, sampling_cases.ARGMAX
+    ),
+    "draw": Entry(lambda ops, *args: ops.draw(*args), sampling_cases.draw, sampling_cases.DRAW),
+    "top_logprobs": Entry(
+        lambda ops, *args: ops.top_logprobs(*args),
+        sampling_cases.top_logprobs,
+        sampling_cases.TOP_LOGPROBS,
+    ),
 }

@@ -79,7 +79,7 @@ class Prompts:
         return list(self.ops.paged_attention(query, self.cache, plan).split(counts))
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=[1, 2])
 def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
     import penstock.kernels.cpu._native as native
 
@@ -167,6 +167,25 @@ def test_what_is_written_does_not_depend_on_who_else_is(backend: str, dtype: str
         assert torch.equal(query, queries[one])
     for name, part in together.parts.items():
         assert torch.equal(part, apart.parts[name])
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (14, 2)])
+@pytest.mark.parametrize("window", [None, 1, 5, 40])
+def test_no_token_reaches_one_that_does_not_see_it(
+    backend: str, heads: tuple[int, int], window: int | None
+) -> None:
+    """Not even as infinity times nothing."""
+    for token in (0, 128, 200, 299):
+        prompts = Prompts([300], "float32", heads, 16, window, False)
+        (expected,) = prompts.attend((0, 0, 300))
+        block, offset = prompts.rows[0].block_table[token // BLOCK_SIZE], token % BLOCK_SIZE
+        prompts.cache.parts["keys"][block, 0, :, :, offset] = float("inf")
+        prompts.cache.parts["values"][block, 0, :, offset] = float("inf")
+        (found,) = prompts.attend((0, 0, 300))
+        positions = torch.arange(300)
+        sees = (positions >= token) & (positions < token + (window or 300))
+        assert torch.equal(found[~sees], expected[~sees])
+        assert not found[sees].isfinite().any()
 
 
 def test_blocks_behind_a_window_may_be_gone(backend: str) -> None:

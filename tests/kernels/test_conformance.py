@@ -11,8 +11,17 @@ from penstock.kernels.ops import REFERENCE, Ops
 from tests.kernels.attention_cases import ATTENTION, MIXED, attend, attend_formula, case
 from tests.kernels.table import BACKENDS, TABLE
 
-PREPARATIONS = {"pack_linear", "pack_experts", "kv_parts", "layer_kv", "plan_attention"}
-"""Operations that only make what another one takes."""
+PREPARATIONS = {
+    "packing",
+    "pack_linear",
+    "pack_experts",
+    "restore_linear",
+    "restore_experts",
+    "kv_parts",
+    "layer_kv",
+    "plan_attention",
+}
+"""What only makes, or names, what another operation takes."""
 
 EVERY_CASE = [
     pytest.param(op, backend, case, id=f"{op}-{backend}-{case}")

@@ -18,6 +18,12 @@ def make_cache(directory: Path, num_blocks: int = 5, dtype: str = "float32") -> 
     return KVCache(spec, num_blocks, 3, dtype, ops=REFERENCE, device=CPU)
 
 
+def parts_of(directory: Path, num_blocks: int) -> list[torch.Tensor]:
+    """The keys, then the values, of the first layer."""
+    first = make_cache(directory, num_blocks).layers[0]
+    return [first.keys, first.values]
+
+
 def test_keys_and_values_of_each_layer_are_blocks_of_slots_of_heads(tmp_path: Path) -> None:
     cache = make_cache(tmp_path)
     assert [tuple(tensor.shape) for tensor in tensors_of(cache)] == [(5, 3, 1, 4)] * 4
@@ -38,6 +44,11 @@ def test_a_block_of_integers_costs_a_scale_per_head_more(tmp_path: Path) -> None
 
 def test_an_unwritten_slot_holds_a_number(tmp_path: Path) -> None:
     assert all(not tensor.any() for tensor in tensors_of(make_cache(tmp_path)))
+
+
+def test_it_begins_with_a_cache_line(tmp_path: Path) -> None:
+    for num_blocks in (1, 7, 100_000):
+        assert all(part[0].data_ptr() % 64 == 0 for part in parts_of(tmp_path, num_blocks))
 
 
 def test_a_copy_reaches_every_layer_and_no_other_block(tmp_path: Path) -> None:

@@ -16,12 +16,15 @@ from penstock.engine.logprobs import token_logprobs
 from penstock.engine.randomness import uniforms
 from penstock.engine.sampler import NEVER, sample
 from penstock.engine.sampling_rows import SamplingRows
+from penstock.kernels.ops import REFERENCE, Ops
 from penstock.scheduling.sequence import Sequence
 from penstock.vocabulary.grammar import Grammar
 from penstock.vocabulary.messages import Request
 from penstock.vocabulary.sampling_params import SamplingParams
+from tests.kernels.instruction_sets import ISAS, cpu_ops
 
 CPU = torch.device("cpu")
+BACKENDS = {"reference": REFERENCE} | ({"cpu": cpu_ops()} if ISAS else {})
 
 
 def sequence(
@@ -47,6 +50,10 @@ def rows(*sequences: Sequence) -> SamplingRows:
     return SamplingRows(list(sequences), CPU)
 
 
+def draw(logits: Tensor, rows: SamplingRows, ops: Ops = REFERENCE) -> Tensor:
+    return sample(logits, rows, ops)
+
+
 def probs(*values: float) -> Tensor:
     """Logits of one row with these probabilities."""
     return torch.tensor([values]).log()
@@ -59,67 +66,7 @@ def kept(logits: Tensor) -> list[list[int]]:
 
 def test_greedy_takes_the_likeliest_token():
     logits = torch.tensor([[0.0, 3.0, 1.0], [5.0, 0.0, 4.0]])
-    assert sample(logits, rows(sequence(temperature=0), sequence(temperature=0))).tolist() == [1, 0]
-
-
-def test_a_low_temperature_sharpens_and_a_high_one_flattens():
-    cold = sampler.divide_by_temperature(probs(0.8, 0.2), rows(sequence(temperature=0.5)))
-    hot = sampler.divide_by_temperature(probs(0.8, 0.2), rows(sequence(temperature=2)))
-    assert cold.softmax(1)[0, 0].item() == pytest.approx(16 / 17)
-    assert hot.softmax(1)[0, 0].item() == pytest.approx(2 / 3)
-
-
-def test_top_k_keeps_the_k_likeliest_of_each_row():
-    logits = torch.tensor([[4.0, 3.0, 2.0, 1.0]] * 4)
-    options = [sequence(top_k=k) for k in (1, 3, 0, 99)]
-    assert kept(sampler.keep_top_k(logits, rows(*options))) == [
-        [0],
-        [0, 1, 2],
-        [0, 1, 2, 3],
-        [0, 1, 2, 3],
-    ]
-
-
-def test_top_p_keeps_the_fewest_tokens_that_reach_the_probability():
-    logits = probs(0.5, 0.25, 0.15, 0.1).repeat(4, 1)
-    options = [sequence(top_p=p) for p in (0.4, 0.6, 0.8, 1.0)]
-    assert kept(sampler.keep_top_p(logits, rows(*options))) == [
-        [0],
-        [0, 1],
-        [0, 1, 2],
-        [0, 1, 2, 3],
-    ]
-
-
-def test_top_p_always_keeps_one_token():
-    assert kept(sampler.keep_top_p(probs(0.25, 0.75), rows(sequence(top_p=1e-9)))) == [[1]]
-
-
-def test_top_p_of_a_flat_distribution_reaches_beyond_the_head_that_is_sorted_first():
-    logits = torch.zeros(1, 5000) + torch.arange(5000) * 1e-4
-    survivors = len(kept(sampler.keep_top_p(logits.clone(), rows(sequence(top_p=0.9))))[0])
-    mass = logits.softmax(1).sort(descending=True).values.cumsum(1)
-    assert survivors == int((mass < 0.9).sum()) + 1 > 1024
-
-
-def test_min_p_is_relative_to_the_likeliest():
-    logits = probs(0.5, 0.3, 0.15, 0.05).repeat(3, 1)
-    options = [sequence(min_p=p) for p in (0.2, 0.5, 1.0)]
-    assert kept(sampler.keep_min_p(logits, rows(*options))) == [[0, 1, 2], [0, 1], [0]]
-
-
-def test_typical_p_prefers_tokens_whose_surprise_is_near_the_entropy():
-    """Entropy 1.28 nats; surprises 0.51, 2.08, 2.30, 2.30: the likeliest is the nearest, then
-    0.125.
-    """
-    logits = probs(0.6, 0.125, 0.1, 0.1, 0.075)
-    assert kept(sampler.keep_typical(logits.clone(), rows(sequence(typical_p=0.5)))) == [[0]]
-    assert kept(sampler.keep_typical(logits.clone(), rows(sequence(typical_p=0.7)))) == [[0, 1]]
-
-
-def test_typical_p_can_leave_out_the_likeliest():
-    logits = probs(0.4, *[0.1] * 6)
-    assert 0 not in kept(sampler.keep_typical(logits, rows(sequence(typical_p=0.5))))[0]
+    assert draw(logits, rows(sequence(temperature=0), sequence(temperature=0))).tolist() == [1, 0]
 
 
 def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_of_what_was_seen():
@@ -128,9 +75,29 @@ def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_of_w
     assert sampler.penalise_repetition(logits, rows(seen)).tolist() == [[1.0, -4.0, 1.0, 3.0]]
 
 
-def test_presence_counts_once_and_frequency_each_time_and_the_prompt_not_at_all():
-    seen = sequence([3, 3], [1, 1, 2], presence_penalty=0.5, frequency_penalty=0.25)
-    logits = sampler.penalise_presence_and_frequency(torch.zeros(1, 4), rows(seen))
+def test_a_row_without_repetition_penalty_is_left_alone_beside_one_with_it():
+    logits = torch.tensor([[2.0, 3.0]] * 2)
+    both = rows(sequence([0]), sequence([0], repetition_penalty=2))
+    assert sampler.penalise_repetition(logits, both).tolist() == [[2.0, 3.0], [1.0, 3.0]]
+
+
+def test_frequency_counts_each_time_and_the_prompt_not_at_all():
+    both = rows(sequence([3, 3], [1, 1, 2], frequency_penalty=0.25), sequence([0], [1]))
+    logits = sampler.penalise_frequency(torch.zeros(2, 4), both)
+    assert logits.tolist() == [[0.0, -0.5, -0.25, 0.0], [0.0] * 4]
+
+
+def test_presence_counts_once_and_the_prompt_not_at_all():
+    both = rows(sequence([3, 3], [1, 1, 2], presence_penalty=0.5), sequence([0], [1]))
+    logits = sampler.penalise_presence(torch.zeros(2, 4), both)
+    assert logits.tolist() == [[0.0, -0.5, -0.5, 0.0], [0.0] * 4]
+
+
+def test_presence_and_frequency_add_up():
+    seen = sequence([3], [1, 1, 2], presence_penalty=0.5, frequency_penalty=0.25)
+    logits = sampler.penalise_presence(
+        sampler.penalise_frequency(torch.zeros(1, 4), rows(seen)), rows(seen)
+    )
     assert logits.tolist() == [[0.0, -1.0, -0.75, 0.0]]
 
 
@@ -164,12 +131,12 @@ def test_nothing_that_ends_the_sequence_is_drawn_before_min_tokens():
 
 def test_penalties_and_bans_bear_on_greedy_rows_too():
     logits = torch.tensor([[1.0, 3.0, 2.0]])
-    assert sample(logits, rows(sequence(temperature=0, banned_token_ids=[1]))).tolist() == [2]
+    assert draw(logits, rows(sequence(temperature=0, banned_token_ids=[1]))).tolist() == [2]
 
 
 def test_draws_follow_the_probabilities():
     logits = probs(0.5, 0.3, 0.2).repeat(5_000, 1)
-    drawn = sample(logits, rows(*[sequence(seed=seed) for seed in range(5_000)]))
+    drawn = draw(logits, rows(*[sequence(seed=seed) for seed in range(5_000)]))
     shares = Counter(drawn.tolist())
     for token_id, expected in enumerate((0.5, 0.3, 0.2)):
         assert shares[token_id] / 5_000 == pytest.approx(expected, abs=0.025)
@@ -177,28 +144,27 @@ def test_draws_follow_the_probabilities():
 
 def test_a_token_without_probability_is_never_drawn():
     logits = torch.tensor([[NEVER, 0.0, NEVER, NEVER]]).repeat(1000, 1)
-    assert set(sample(logits, rows(*[sequence(seed=s) for s in range(1000)])).tolist()) == {1}
+    assert set(draw(logits, rows(*[sequence(seed=s) for s in range(1000)])).tolist()) == {1}
 
 
 def test_uniform_numbers_are_uniform_and_differ_with_seed_index_and_position():
-    keys = torch.arange(10_000)
-    zeros = torch.zeros_like(keys)
+    keys = np.arange(10_000)
+    zeros = np.zeros_like(keys)
     for numbers in (
         uniforms(keys, zeros, zeros),
         uniforms(zeros, keys, zeros),
         uniforms(zeros, zeros, keys),
     ):
         assert numbers.min() >= 0 and numbers.max() < 1
-        assert numbers.mean().item() == pytest.approx(0.5, abs=0.015)
-        assert numbers.var().item() == pytest.approx(1 / 12, abs=0.006)
-        assert len(numbers.unique()) == len(numbers)
-        neighbours = torch.corrcoef(torch.stack([numbers[1:], numbers[:-1]]))[0, 1]
-        assert abs(neighbours.item()) < 0.03
+        assert numbers.mean() == pytest.approx(0.5, abs=0.015)
+        assert numbers.var() == pytest.approx(1 / 12, abs=0.006)
+        assert len(np.unique(numbers)) == len(numbers)
+        assert abs(np.corrcoef(numbers[1:], numbers[:-1])[0, 1]) < 0.03
 
 
 def test_uniform_numbers_never_change():
     """Seeds in logs and tests stay good: these three numbers are part of the interface."""
-    numbers = uniforms(torch.tensor([0, 1, -5]), torch.tensor([0, 2, 0]), torch.tensor([7, 7, 8]))
+    numbers = uniforms(np.array([0, 1, -5]), np.array([0, 2, 0]), np.array([7, 7, 8]))
     assert numbers.tolist() == FIRST_NUMBERS
 
 
@@ -224,15 +190,18 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.parametrize("ops", BACKENDS.values(), ids=BACKENDS)
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(OPTIONS, st.integers(0, 2**31)), min_size=2, max_size=5), st.integers(0, 999)
 )
-def test_companions_never_change_what_is_drawn(requests, state):
+def test_companions_never_change_what_is_drawn(ops, requests, state):
     logits = torch.randn(len(requests), 12, generator=torch.Generator().manual_seed(state))
     sequences = [sequence([1, 2], [3, 3], seed=seed, **options) for options, seed in requests]
-    together = sample(logits.clone(), rows(*sequences)).tolist()
-    alone = [sample(logits[i : i + 1].clone(), rows(seq)).item() for i, seq in enumerate(sequences)]
+    together = draw(logits.clone(), rows(*sequences), ops).tolist()
+    alone = [
+        draw(logits[i : i + 1].clone(), rows(seq), ops).item() for i, seq in enumerate(sequences)
+    ]
     assert together == alone
     for seq, token_id in zip(sequences, together, strict=True):
         params = seq.request.sampling
@@ -242,7 +211,7 @@ def test_companions_never_change_what_is_drawn(requests, state):
 
 def test_logprobs_are_the_models_own_with_rank_and_likeliest():
     logits = probs(0.5, 0.3, 0.2)
-    [entry] = token_logprobs(logits, torch.tensor([1]), [2])
+    [entry] = token_logprobs(logits, torch.tensor([1]), [2], REFERENCE)
     assert (entry.token_id, entry.rank) == (1, 2)
     assert entry.logprob == pytest.approx(math.log(0.3))
     assert [token_id for token_id, _ in entry.top] == [0, 1]
@@ -250,7 +219,7 @@ def test_logprobs_are_the_models_own_with_rank_and_likeliest():
 
 
 def test_logprobs_can_be_asked_for_without_the_likeliest():
-    [entry] = token_logprobs(probs(0.5, 0.5), torch.tensor([0]), [0])
+    [entry] = token_logprobs(probs(0.5, 0.5), torch.tensor([0]), [0], REFERENCE)
     assert entry.top == []
 
 

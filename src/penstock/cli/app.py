@@ -6,11 +6,14 @@ import typer
 
 from penstock import __version__
 from penstock.cli.bench import bench
+from penstock.cli.cache import cache
 from penstock.cli.chat import chat
 from penstock.cli.doctor import doctor
 from penstock.cli.flags import with_flags
 from penstock.cli.generate import generate
+from penstock.cli.quantize import quantize
 from penstock.cli.serve import serve
+from penstock.cli.snapshot import snapshot
 
 app = typer.Typer(
     name="penstock",
@@ -19,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, generate, chat, doctor):
+for command in (serve, generate, chat, snapshot, quantize, cache, doctor):
     app.command()(with_flags(command))
 app.add_typer(bench)
 

@@ -42,4 +42,5 @@ def _rows(resolved: Resolved) -> list[tuple[str, str, str]]:
         ),
         ("", holds, "if all of them were that long"),
         ("prefix_caching", "on" if resolved.prefix_caching else "off", caching),
+        ("packed_cache", "on" if resolved.packed_cache else "off", why["packed_cache"]),
     ]

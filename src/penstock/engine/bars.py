@@ -20,10 +20,10 @@ from penstock.engine.settings import OnProgress
 
 
 @contextmanager
-def loading_bar(*, shown: bool = True) -> Iterator[OnProgress]:
+def loading_bar(what: str = "Loading weights", *, shown: bool = True) -> Iterator[OnProgress]:
     """A bar of bytes read; its function takes (bytes done, bytes in all)."""
     with _bar(DownloadColumn(), shown=shown) as bar:
-        task = bar.add_task("Loading weights", total=None)
+        task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

@@ -13,17 +13,22 @@ from penstock.engine.hardware import find_device, find_hardware, num_threads
 from penstock.engine.runner import Runner
 from penstock.engine.settings import (
     BLOCK_SIZE,
+    WEIGHT_BYTES,
     EngineSettings,
     ModelFacts,
     OnProgress,
     Resolved,
     resolve,
 )
+from penstock.engine.weights import WeightsPlan
 from penstock.kernels.backends import choose_ops
 from penstock.kernels.kv_cache.contract import KV_DTYPES
 from penstock.kernels.ops import REFERENCE, Ops
+from penstock.models.decoder import Decoder
 from penstock.models.kv_cache import KVCache, block_bytes
-from penstock.models.loading import ModelConfig, load_decoder, read_config
+from penstock.models.loading import ModelConfig, read_config
+from penstock.models.manifest import is_snapshot
+from penstock.models.snapshot import Snapshot
 from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
 from penstock.text.tokenizer import Tokenizer
@@ -33,11 +38,11 @@ from penstock.text.tokenizer import Tokenizer
 class Prepared:
     """Everything that is decided before the first byte of weights is read."""
 
-    model_dir: Path
     config: ModelConfig
     resolved: Resolved
     settings: EngineSettings
     ops: Ops
+    weights: WeightsPlan
     notes: list[str]
 
     @property
@@ -47,6 +52,7 @@ class Prepared:
 
 def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
     """Read the model's configuration, look at the machine, and complete the settings."""
+    snapshot = Snapshot(model_dir) if is_snapshot(model_dir) else None
     config = read_config(model_dir)
     device = find_device(settings.device)
     ops, notes = choose_ops(torch.device(device), num_threads())
@@ -54,13 +60,22 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
     # Two pools of threads on the same cores wait for each other: the kernels' own one computes.
     torch.set_num_threads(1 if has_kernels else num_threads())
     hardware = find_hardware(device, has_kernels=has_kernels)
-    resolved = resolve(settings, hardware, _facts(name, config, model_dir, ops))
-    return Prepared(
+    facts = _facts(name, config, model_dir, snapshot, ops)
+    resolved = resolve(settings, hardware, facts)
+    weights = WeightsPlan(
         model_dir=model_dir,
+        config=config,
+        resolved=resolved,
+        num_parameters=facts.num_parameters,
+        ops=ops,
+        snapshot=snapshot,
+    )
+    return Prepared(
         config=config,
         resolved=resolved,
         settings=settings,
         ops=ops,
+        weights=weights,
         notes=notes,
     )
 
@@ -76,16 +91,33 @@ def load_engine(
     `tokenizer` is the model's, if the caller has read it already; grammars need one.
     """
     grammars = _grammars(prepared, tokenizer)
+    resolved = prepared.resolved
+    blocks = Blocks(
+        resolved.num_blocks, resolved.block_size, prefix_caching=resolved.prefix_caching
+    )
+    scheduler = Scheduler(
+        blocks, token_budget=resolved.token_budget, max_num_seqs=resolved.max_num_seqs
+    )
+    return Engine(
+        scheduler=scheduler,
+        runner=_runner(prepared, on_progress),
+        grammars=grammars,
+        cost=cost_model(prepared.config.spec, resolved),
+        max_model_len=resolved.max_model_len,
+        end_token_ids=prepared.end_token_ids,
+        seed=resolved.seed,
+    )
+
+
+def _runner(prepared: Prepared, on_progress: OnProgress | None) -> Runner:
     resolved, spec = prepared.resolved, prepared.config.spec
     device, ops = torch.device(resolved.device), prepared.ops
-    decoder = load_decoder(
-        prepared.model_dir,
-        prepared.config,
-        weights=resolved.weights,
+    decoder = Decoder(
+        spec,
+        prepared.weights.load(on_progress),
+        ops,
         dtype=getattr(torch, resolved.dtype),
         device=device,
-        ops=ops,
-        on_progress=on_progress,
     )
     cache = KVCache(
         spec,
@@ -95,27 +127,13 @@ def load_engine(
         ops=ops,
         device=device,
     )
-    blocks = Blocks(
-        resolved.num_blocks, resolved.block_size, prefix_caching=resolved.prefix_caching
-    )
-    scheduler = Scheduler(
-        blocks, token_budget=resolved.token_budget, max_num_seqs=resolved.max_num_seqs
-    )
-    return Engine(
-        scheduler=scheduler,
-        runner=Runner(decoder, cache, device),
-        grammars=grammars,
-        cost=cost_model(spec, resolved),
-        max_model_len=resolved.max_model_len,
-        end_token_ids=prepared.end_token_ids,
-        seed=resolved.seed,
-    )
+    return Runner(decoder, cache, ops, device)
 
 
 def _grammars(prepared: Prepared, tokenizer: Tokenizer | None) -> Grammars:
     settings = prepared.settings
     return Grammars(
-        prepared.model_dir,
+        prepared.weights.model_dir,
         vocab_size=prepared.resolved.vocab_size,
         end_token_ids=prepared.end_token_ids,
         limits=GrammarLimits(
@@ -129,14 +147,21 @@ def _grammars(prepared: Prepared, tokenizer: Tokenizer | None) -> Grammars:
     )
 
 
-def _facts(name: str, config: ModelConfig, model_dir: Path, ops: Ops) -> ModelFacts:
+def _facts(
+    name: str, config: ModelConfig, model_dir: Path, snapshot: Snapshot | None, ops: Ops
+) -> ModelFacts:
     spec = config.spec
     weight_bytes = sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
+    dtype = str(config.dtype).removeprefix("torch.")
+    kept_as = dtype if config.compression is None else config.compression.weights
+    num_parameters = int(weight_bytes / WEIGHT_BYTES[kept_as])
     return ModelFacts(
         name=name,
         architecture=config.architecture,
-        num_parameters=weight_bytes // config.dtype.itemsize,
-        checkpoint_dtype=str(config.dtype).removeprefix("torch."),
+        num_parameters=snapshot.origin.num_parameters if snapshot else num_parameters,
+        packed_as=snapshot.origin.weights if snapshot else None,
+        checkpoint_dtype=dtype,
+        checkpoint_weights=kept_as,
         max_positions=spec.max_positions,
         vocab_size=spec.vocab_size,
         kv_block_bytes={dtype: block_bytes(spec, BLOCK_SIZE, dtype, ops) for dtype in KV_DTYPES},

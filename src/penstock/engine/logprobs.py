@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor
 
+from penstock.kernels.ops import Ops
 from penstock.vocabulary.messages import TokenLogprobs
 
 
-def token_logprobs(logits: Tensor, token_ids: Tensor, num_top: list[int]) -> list[TokenLogprobs]:
+def token_logprobs(
+    logits: Tensor, token_ids: Tensor, num_top: list[int], ops: Ops
+) -> list[TokenLogprobs]:
     """For each row of logits, float32 [R, V]: its token's log probability and rank, and its
     likeliest.
 
@@ -14,16 +17,13 @@ def token_logprobs(logits: Tensor, token_ids: Tensor, num_top: list[int]) -> lis
     """
     if not num_top:
         return []
-    log_probs = logits.log_softmax(1)
-    chosen = log_probs.gather(1, token_ids.unsqueeze(1))
-    ranks = (log_probs > chosen).sum(1) + 1
-    top = log_probs.topk(min(max(max(num_top), 1), logits.shape[1]), dim=1)
+    logprobs, ranks, ids, values = ops.top_logprobs(logits, token_ids, max(num_top))
     table = zip(
         token_ids.tolist(),
-        chosen.squeeze(1).tolist(),
+        logprobs.tolist(),
         ranks.tolist(),
-        top.indices.tolist(),
-        top.values.tolist(),
+        ids.tolist(),
+        values.tolist(),
         num_top,
         strict=True,
     )

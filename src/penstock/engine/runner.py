@@ -10,6 +10,7 @@ from penstock.engine.logprobs import rows_of, token_logprobs
 from penstock.engine.sampler import sample
 from penstock.engine.sampling_rows import SamplingRows
 from penstock.engine.step_batch import StepBatch
+from penstock.kernels.ops import Ops
 from penstock.models.decoder import Decoder
 from penstock.models.kv_cache import KVCache
 from penstock.scheduling.sequence import Plan
@@ -26,11 +27,12 @@ class SliceResult:
 
 
 class Runner:
-    """Owns the decoder, the KV tensors and the device."""
+    """Owns the decoder, the KV tensors, the ops and the device."""
 
-    def __init__(self, decoder: Decoder, cache: KVCache, device: torch.device) -> None:
+    def __init__(self, decoder: Decoder, cache: KVCache, ops: Ops, device: torch.device) -> None:
         self.decoder = decoder
         self.cache = cache
+        self.ops = ops
         self.device = device
         self._mask_maker = MaskMaker(decoder.spec.vocab_size)
 
@@ -58,14 +60,14 @@ class Runner:
             return
         reported = [row for row, params in enumerate(rows.params) if params.logprobs is not None]
         untouched = rows_of(logits, reported) if reported else logits
-        token_ids = sample(logits, rows)
+        token_ids = sample(logits, rows, self.ops)
         for result, token_id in zip(results, token_ids.tolist(), strict=True):
             result.token_ids.append(token_id)
         if reported:
             chosen = rows_of(token_ids, reported)
             num_top = [rows.params[row].logprobs or 0 for row in reported]
             for row, entry in zip(
-                reported, token_logprobs(untouched, chosen, num_top), strict=True
+                reported, token_logprobs(untouched, chosen, num_top, self.ops), strict=True
             ):
                 results[row].logprobs.append(entry)
 
@@ -81,5 +83,6 @@ class Runner:
                 logits[first : first + count],
                 torch.tensor(predicted, device=self.device),
                 [num_top] * count,
+                self.ops,
             )
             first += count

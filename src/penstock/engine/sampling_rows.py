@@ -1,13 +1,17 @@
 """The sampling options of a step's emitting rows, turned from objects per request to columns."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
+from dataclasses import fields
 from itertools import chain
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from penstock.engine.constraint import Masks
+from penstock.engine.randomness import uniforms
+from penstock.kernels.sampling.contract import Shaping
 from penstock.scheduling.sequence import Sequence
 from penstock.vocabulary.sampling_params import SamplingParams
 
@@ -37,32 +41,37 @@ class SamplingRows:
         )
 
     def column(self, name: str) -> Tensor:
-        """One option's value for each row, float32 [R, 1]."""
+        """One option's value for each row, float32 [R]."""
         if name not in self._columns:
-            values: list[Any] = [getattr(params, name) for params in self.params]
-            self._columns[name] = self._tensor(values, torch.float32).unsqueeze(1)
+            values = [getattr(params, name) for params in self.params]
+            self._columns[name] = self._tensor(np.array(values, np.float32))
         return self._columns[name]
 
-    def cells(self, token_ids: Callable[[Sequence], Iterable[int]]) -> tuple[Tensor, Tensor]:
+    def shaping(self) -> Shaping:
+        """The options that shape the rows' distributions."""
+        names = [field.name for field in fields(Shaping) if self.any_set(field.name)]
+        return Shaping(**{name: self.column(name) for name in names})
+
+    def cells(self, token_ids: Callable[[Sequence], Collection[int]]) -> tuple[Tensor, Tensor]:
         """(row, token id) of every token that `token_ids` names for a row: int64 [N] each."""
-        listed = [list(token_ids(sequence)) for sequence in self.sequences]
-        lens = torch.tensor([len(ids) for ids in listed])
-        rows = torch.repeat_interleave(torch.arange(len(listed)), lens).to(self.device)
-        return rows, self._tensor(list(chain.from_iterable(listed)), torch.int64)
+        listed = [token_ids(sequence) for sequence in self.sequences]
+        lens = [len(ids) for ids in listed]
+        # torch would take ten times as long to read a list.
+        flat = np.fromiter(chain.from_iterable(listed), np.int64, sum(lens))
+        return self._tensor(np.repeat(np.arange(len(listed)), lens)), self._tensor(flat)
 
     def grammar_bits(self) -> tuple[Tensor, Tensor]:
         """(row, bits) of the rows that follow a grammar: int64 [C], uint8 [C, B] as in `Masks`."""
         assert self.masks is not None, "a grammar without its mask"
         bits = torch.from_numpy(self.masks.bits).to(self.device, non_blocking=True)
-        return self._tensor(self.masks.rows, torch.int64), bits
+        return self._tensor(np.array(self.masks.rows)), bits
 
-    def uniform_keys(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(seed, index, position) of the token each row is about to draw, int64 [R] each."""
-        return (
-            self._tensor([sequence.seed for sequence in self.sequences], torch.int64),
-            self._tensor([sequence.index for sequence in self.sequences], torch.int64),
-            self._tensor([len(sequence.token_ids) for sequence in self.sequences], torch.int64),
-        )
+    def uniforms(self) -> Tensor:
+        """The random number of the token that each row is about to draw, float64 [R]."""
+        seeds = np.array([sequence.seed for sequence in self.sequences])
+        indices = np.array([sequence.index for sequence in self.sequences])
+        positions = np.array([len(sequence.token_ids) for sequence in self.sequences])
+        return self._tensor(uniforms(seeds, indices, positions))
 
-    def _tensor(self, values: list[Any], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype).to(self.device, non_blocking=True)
+    def _tensor(self, values: npt.NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(values).to(self.device, non_blocking=True)

@@ -25,8 +25,8 @@ def option(default: Any, help_: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineSettings:
-    """Settings as given. None means: choose for me."""
+class ModelSettings:
+    """Which model, and in what form."""
 
     model: str | None = option(
         None, "Model directory or Hugging Face name. Without one, the small embedded model."
@@ -35,10 +35,16 @@ class EngineSettings:
     weights: str = option(
         "auto", "How weights are kept: auto, float32, bfloat16, int8, int4, or float16 on a GPU."
     )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings(ModelSettings):
+    """Settings as given. None means: choose for me."""
+
     kv_dtype: str = option(
         "auto", "How keys and values are kept: auto, float32, bfloat16, int8, or float16 on a GPU."
     )
-    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     max_model_len: int | None = option(
         None, "Most tokens of prompt and output together. Default: what the model was made for."
     )
@@ -50,6 +56,20 @@ class EngineSettings:
         None, "Memory for keys and values, in GiB. Default: fitted to the machine."
     )
     prefix_caching: bool = option(True, "Keep computed prompts for others that begin alike.")
+    packed_cache: bool | None = option(
+        None,
+        "Keep packed weights on disk for the next start (`penstock cache` lists them). Default: "
+        "where packing takes longer than a moment.",
+    )
+    packed_cache_gib: float = option(
+        50.0,
+        "Most that the packed cache may take, in GiB; what was used least recently goes first.",
+    )
+    verify: bool = option(
+        True,
+        "Compare the checksums of packed weights before serving them. Without, only their files' "
+        "sizes and headers are checked.",
+    )
     seed: int | None = option(
         None, "Makes requests that bring no seed of their own repeatable, too."
     )
@@ -108,6 +128,10 @@ class ModelFacts:
     architecture: str
     num_parameters: int
     checkpoint_dtype: str
+    checkpoint_weights: str
+    """How the checkpoint keeps linears: in its dtype, or as int8 or int4."""
+    packed_as: str | None
+    """The weights that a snapshot holds; None for a checkpoint."""
     max_positions: int
     vocab_size: int
     kv_block_bytes: Mapping[str, int]
@@ -133,6 +157,10 @@ class Resolved:
     num_blocks: int
     block_bytes: int
     prefix_caching: bool
+    packed_cache: bool
+    """Whether weights come from, and go to, the packed cache."""
+    packed_cache_bytes: int
+    verify: bool
     seed: int | None
     vocab_size: int
     reasons: dict[str, str]
@@ -150,6 +178,8 @@ WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "i
 """Memory for each parameter, scales included."""
 _WORTH_ROUNDING = 50_000_000
 """Parameters from which on int8 is what `auto` chooses: smaller models are fast anyway."""
+_WORTH_CACHING = 100_000_000
+"""Parameters from which on packing takes about a second or more."""
 
 
 def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> Resolved:
@@ -181,6 +211,9 @@ def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> 
         num_blocks=num_blocks,
         block_bytes=block_bytes,
         prefix_caching=settings.prefix_caching,
+        packed_cache=_packed_cache(settings, hardware, model, weights, reasons),
+        packed_cache_bytes=int(settings.packed_cache_gib * _GIB),
+        verify=settings.verify,
         seed=settings.seed,
         vocab_size=model.vocab_size,
         reasons=reasons,
@@ -204,6 +237,14 @@ def _check_values(settings: EngineSettings) -> None:
 def _weights(
     settings: EngineSettings, hardware: Hardware, model: ModelFacts, reasons: dict[str, str]
 ) -> str:
+    if model.packed_as is not None:
+        if settings.weights not in ("auto", model.packed_as):
+            raise SettingsError(
+                f"The snapshot holds {model.packed_as} weights, not {settings.weights}.",
+                remedy="Leave --weights out, or make another snapshot of the original model.",
+            )
+        reasons["weights"] = "as the snapshot holds them"
+        return model.packed_as
     on_cpu = hardware.device == "cpu"
     known = [name for name in WEIGHT_BYTES if not (on_cpu and name == "float16")]
     if settings.weights in known:
@@ -214,6 +255,9 @@ def _weights(
             f"Unknown weights {settings.weights!r} for {hardware.device}.",
             remedy=f"Choose one of auto, {', '.join(known)}.",
         )
+    if model.checkpoint_weights in ("int8", "int4"):
+        reasons["weights"] = "as the checkpoint keeps them"
+        return model.checkpoint_weights
     if not on_cpu:
         halves = model.checkpoint_dtype in ("bfloat16", "float16")
         reasons["weights"] = (
@@ -253,6 +297,27 @@ def _kv_dtype(
         return dtype
     reasons["kv_dtype"] = "half the memory of float32; exact: --kv-dtype float32"
     return "bfloat16"
+
+
+def _packed_cache(
+    settings: EngineSettings,
+    hardware: Hardware,
+    model: ModelFacts,
+    weights: str,
+    reasons: dict[str, str],
+) -> bool:
+    if model.packed_as is not None:
+        reasons["packed_cache"] = "a snapshot is packed already"
+        return False
+    if settings.packed_cache is not None:
+        reasons["packed_cache"] = "as asked"
+        return settings.packed_cache
+    packs = hardware.has_kernels or weights in ("int8", "int4")
+    if hardware.device == "cpu" and packs and model.num_parameters >= _WORTH_CACHING:
+        reasons["packed_cache"] = "weights are packed once; the next start maps them"
+        return True
+    reasons["packed_cache"] = "packing takes but a moment"
+    return False
 
 
 def _max_model_len(settings: EngineSettings, model: ModelFacts, reasons: dict[str, str]) -> int:

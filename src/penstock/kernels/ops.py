@@ -2,7 +2,7 @@
 
 Each default states, in its docstring, what its replacement must compute. What `pack_linear`,
 `pack_experts`, `layer_kv` and `plan_attention` return is opaque: only the same backend's ops look
-inside.
+inside. Packed weights answer to `Packed` besides, so that a file can hold them.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,16 +13,20 @@ import torch
 from torch import Tensor
 
 from penstock.kernels.embedding.reference import embedding
-from penstock.kernels.experts.reference import experts, pack_experts
+from penstock.kernels.experts.reference import experts, pack_experts, restore_experts
 from penstock.kernels.kv_cache.contract import KVShape, Part
 from penstock.kernels.kv_cache.reference import kv_parts, layer_kv
-from penstock.kernels.linear.reference import linear, pack_linear
+from penstock.kernels.linear.reference import PACKING, linear, pack_linear, restore_linear
 from penstock.kernels.norm.contract import Norm
 from penstock.kernels.norm.reference import norm
+from penstock.kernels.packed import Fact, Packing
 from penstock.kernels.paged_attention.contract import AttentionShape
 from penstock.kernels.paged_attention.plan import plan_attention
 from penstock.kernels.paged_attention.reference import paged_attention
+from penstock.kernels.quantization import Matrix
 from penstock.kernels.rope_write_kv.reference import rope_write_kv
+from penstock.kernels.sampling.contract import Shaping
+from penstock.kernels.sampling.reference import argmax, draw, top_logprobs
 from penstock.kernels.step_layout import StepLayout
 
 PackedLinear: TypeAlias = Any
@@ -36,7 +40,7 @@ class PackLinear(Protocol):
     """The type of `pack_linear`."""
 
     def __call__(
-        self, weight: Tensor, bias: Tensor | None, scheme: str, *, gated: bool = False
+        self, weight: Matrix, bias: Tensor | None, scheme: str, *, gated: bool = False
     ) -> PackedLinear: ...
 
 
@@ -58,12 +62,18 @@ class Linear(Protocol):
 class Ops:
     """A complete set of operations; a backend is `replace(REFERENCE, ...)`.
 
-    T tokens, S sequences, H query heads, K key-value heads, D head size, E experts.
+    T tokens, S sequences, H query heads, K key-value heads, D head size, E experts, R rows of
+    logits, V tokens of the vocabulary.
     """
 
     embedding: Callable[[Tensor, Tensor, torch.dtype], Tensor] = embedding
     norm: Callable[[Tensor, Norm], Tensor] = norm
+    packing: Packing = PACKING
+    """What `pack_linear` and `pack_experts` make, and `restore_*` take."""
     pack_linear: PackLinear = pack_linear
+    restore_linear: Callable[[Mapping[str, Fact], Mapping[str, Tensor]], PackedLinear] = (
+        restore_linear
+    )
     linear: Linear = linear
     kv_parts: Callable[[KVShape], Mapping[str, Part]] = kv_parts
     layer_kv: Callable[[KVShape, Mapping[str, Tensor]], LayerKV] = layer_kv
@@ -72,8 +82,16 @@ class Ops:
     )
     plan_attention: Callable[[StepLayout, AttentionShape, int], AttentionPlan] = plan_attention
     paged_attention: Callable[[Tensor, LayerKV, AttentionPlan], Tensor] = paged_attention
-    pack_experts: Callable[[list[Tensor], list[Tensor], str], PackedExperts] = pack_experts
+    pack_experts: Callable[[list[Matrix], list[Matrix], str], PackedExperts] = pack_experts
+    restore_experts: Callable[[Mapping[str, Fact], Mapping[str, Tensor]], PackedExperts] = (
+        restore_experts
+    )
     experts: Callable[[Tensor, Tensor, PackedExperts, int, str], Tensor] = experts
+    argmax: Callable[[Tensor], Tensor] = argmax
+    draw: Callable[[Tensor, Shaping, Tensor], Tensor] = draw
+    top_logprobs: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor, Tensor]] = (
+        top_logprobs
+    )
 
 
 REFERENCE = Ops()

@@ -5,7 +5,7 @@ written here in torch is what the reference computes, what every backend packs, 
 compared with. T tokens, N outputs, K inputs, G groups of inputs.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,6 +28,15 @@ class Quantized(NamedTuple):
     """float32, one for each row [...], or for each group of a row [..., G]."""
     group_size: int | None = None
     """How many neighbours in a row share a scale; None: all of them."""
+
+    @property
+    def scheme(self) -> str:
+        """int8 or int4, as `pack_linear` calls it."""
+        return "int8" if self.group_size is None else "int4"
+
+
+Matrix: TypeAlias = Tensor | Quantized
+"""A weight of floats, or one that has been rounded already."""
 
 
 def quantize_rows(x: Tensor) -> Quantized:
@@ -67,6 +76,11 @@ def dequantize(weight: Quantized) -> Tensor:
     if group_size is None:
         return values * scale[:, None]
     return values * scale.repeat_interleave(group_size, dim=1)[:, : values.shape[1]]
+
+
+def floats(weight: Matrix) -> Tensor:
+    """The numbers of a weight, whatever form it has."""
+    return dequantize(weight) if isinstance(weight, Quantized) else weight
 
 
 def int8_linear(x: Quantized, weight: Quantized) -> Tensor:

@@ -5,43 +5,28 @@ Headers are read first, so that a shape can be doubted before a byte of weights 
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from penstock.kernels.quantization import Quantized
+from penstock.models.manifest import is_snapshot
+from penstock.models.safetensors_file import SafetensorsFile, Stored
 from penstock.vocabulary.errors import ModelError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Where a tensor is kept, and what it looks like."""
-
-    file: Any
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def nbytes(self) -> int:
-        count = _ITEM_BYTES.get(self.dtype, 1)
-        for size in self.shape:
-            count *= size
-        return count
+QUANTIZED = {"int8": "quantized I8", "int4": "quantized I4"}
+"""What `Stored.dtype` says of a matrix of integers that belong with scales."""
 
 
 class Checkpoint:
-    """A model directory's tensors. A context: leaving it unmaps the files."""
+    """A model directory's tensors. A context: leaving it lets go of the files, which stay mapped
+    only for tensors that are in use.
+    """
 
     def __init__(self, model_dir: Path) -> None:
-        self._files = ExitStack()
         self.tensors: dict[str, Stored] = {}
         for path, expected in _files(model_dir).items():
             self._open(path, expected)
@@ -51,7 +36,6 @@ class Checkpoint:
 
     def __exit__(self, *exception: object) -> None:
         self.tensors = {}
-        self._files.close()
 
     def find(self, name: str) -> str | None:
         """The tensor of this name, or of this name without its first part: bare models are saved
@@ -60,27 +44,21 @@ class Checkpoint:
         short = name.partition(".")[2]
         return next((found for found in (name, short) if found in self.tensors), None)
 
-    def read(self, name: str) -> Tensor:
-        """One tensor, on the CPU, in the type it is stored in."""
-        tensor: Tensor = self.tensors[name].file.get_tensor(name)
-        return tensor
+    def read(self, name: str) -> Tensor | Quantized:
+        """One tensor, on the CPU, in the type it is stored in: a view of the mapped file."""
+        return self.tensors[name].read()
+
+    def extents(self, name: str) -> list[Stored]:
+        """What must be read of the files for the tensor of this name."""
+        return [self.tensors[name]]
 
     def _open(self, path: Path, expected: set[str]) -> None:
-        try:
-            file = self._files.enter_context(safe_open(path, framework="pt", device="cpu"))
-            names = set(file.keys())
-            for name in sorted(names):
-                view = file.get_slice(name)
-                self.tensors[name] = Stored(file, tuple(view.get_shape()), str(view.get_dtype()))
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"{path.name} is not a readable safetensors file: {error}.",
-                remedy="It is truncated or damaged: fetch it again.",
-            ) from error
-        if missing := sorted(expected - names):
+        found = SafetensorsFile(path).tensors
+        if missing := sorted(expected - found.keys()):
             raise ModelError(
                 f"{INDEX} promises {missing[0]} in {path.name}, which does not have it."
             )
+        self.tensors |= found
 
 
 def _files(model_dir: Path) -> Mapping[Path, set[str]]:
@@ -89,6 +67,11 @@ def _files(model_dir: Path) -> Mapping[Path, set[str]]:
         return {model_dir / SINGLE: set()}
     if (model_dir / INDEX).is_file():
         return _shards(model_dir)
+    if is_snapshot(model_dir):
+        raise ModelError(
+            f"{model_dir} is a snapshot: its weights are packed for one machine.",
+            remedy="Name the model that it was made of.",
+        )
     if pickled := sorted(path.name for kind in _PICKLED for path in model_dir.glob(kind)):
         raise ModelError(
             f"{model_dir} has pickled weights only ({', '.join(pickled[:3])}). "

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 
 import torch
 
+from penstock.models.compressed_tensors import Compression, read_compression
 from penstock.models.families import ARCHITECTURES
 from penstock.models.hf_config import HfConfig
 from penstock.models.sources import Source
@@ -40,6 +41,8 @@ class ModelConfig:
     eos_token_ids: list[int]
     sampling_defaults: dict[str, Any]
     """The sampling options the model's authors recommend, by their Hugging Face names."""
+    compression: Compression | None
+    """How the checkpoint keeps linears, where it does not keep them as floats."""
     hf: dict[str, Any]
     """config.json as it is."""
 
@@ -57,7 +60,6 @@ def read_config(model_dir: Path) -> ModelConfig:
     config = HfConfig(hf)
     architecture = _architecture(hf)
     config.refuse(
-        quantization_config=None,
         is_encoder_decoder=False,
         add_cross_attention=False,
         attn_logit_softcapping=None,
@@ -69,6 +71,7 @@ def read_config(model_dir: Path) -> ModelConfig:
         dtype=_dtype(config),
         eos_token_ids=_token_ids(generation.get("eos_token_id", hf.get("eos_token_id"))),
         sampling_defaults=_sampling_defaults(generation),
+        compression=read_compression(hf.get("quantization_config")),
         hf=hf,
     )
 

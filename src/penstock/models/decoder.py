@@ -37,7 +37,7 @@ class Decoder:
         self.positions = make_positions(spec, weights.tables.get("positions"), device, ops)
         windows = spec.windows or (None,) * spec.num_layers
         kinds = list(dict.fromkeys(windows))
-        self.shapes = [_shape(spec, window, self.positions.key_bias) for window in kinds]
+        self.shapes = [attention_shape(spec, window, self.positions.key_bias) for window in kinds]
         self.layers = [
             make_layer(spec, weights, layer, ops, kinds.index(window))
             for layer, window in enumerate(windows)
@@ -68,7 +68,10 @@ class Decoder:
         return self.ops.linear(self.project_out(hidden), self.head).float()
 
 
-def _shape(spec: DecoderSpec, window: int | None, key_bias: Tensor | None) -> AttentionShape:
+def attention_shape(
+    spec: DecoderSpec, window: int | None, key_bias: Tensor | None
+) -> AttentionShape:
+    """What attention is told of the layers that see `window` tokens."""
     return AttentionShape(
         num_heads=spec.num_heads,
         num_kv_heads=spec.num_kv_heads,

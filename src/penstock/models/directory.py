@@ -15,6 +15,16 @@ NEEDED = [
 ]
 """What of a hub repository is fetched: configuration, weights without code, tokenizer, templates.
 """
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_TERMS = ("LICENSE*", "NOTICE*")
+
+
+def beside_weights(model_dir: Path) -> list[Path]:
+    """A model directory's files that are not weights: what serving it takes, and its terms."""
+    patterns = [*NEEDED, *_TERMS]
+    weights = {path for pattern in _WEIGHTS for path in model_dir.glob(pattern)}
+    found = {path for pattern in patterns for path in model_dir.glob(pattern) if path.is_file()}
+    return sorted(found - weights)
 
 
 def resolve_model_dir(model: str | Path, revision: str | None = None) -> Path:

@@ -10,6 +10,8 @@ from penstock.kernels.kv_cache.contract import KVShape
 from penstock.kernels.ops import LayerKV, Ops
 from penstock.models.spec import DecoderSpec
 
+CACHE_LINE_BYTES = 64
+
 
 class KVCache:
     """Keys and values per layer, laid out as the backend likes them, block by block.
@@ -68,9 +70,12 @@ def block_bytes(spec: DecoderSpec, block_size: int, dtype: str, ops: Ops) -> int
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros. On a CPU, of memory that the system provides page by page when it is first written:
-    a cache sized for the busiest hour costs nothing before that.
+    a cache sized for the busiest hour costs nothing before that. It begins with a cache line, so
+    that no vector of a kernel lies in two.
     """
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    untouched = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(untouched).view(dtype).view(shape)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    untouched = np.zeros(num_bytes + CACHE_LINE_BYTES, dtype=np.uint8)
+    start = -untouched.ctypes.data % CACHE_LINE_BYTES
+    return torch.from_numpy(untouched[start : start + num_bytes]).view(dtype).view(shape)

@@ -67,7 +67,9 @@ Slot: TypeAlias = LinearSlot | NormSlot | TableSlot | ExpertsSlot
 
 
 def slots(spec: DecoderSpec) -> list[Slot]:
-    """Every slot of a decoder, in the order in which it uses them."""
+    """Every slot of a decoder, in the order in which it uses them. A tied head has one too, though
+    its matrix is the embedding's.
+    """
     width = spec.embedding_width or spec.hidden
     places: list[Slot] = [
         TableSlot(name="embedding", rows=spec.vocab_size, width=width, split="column")
@@ -83,16 +85,14 @@ def slots(spec: DecoderSpec) -> list[Slot]:
         places.append(_norm("final_norm", spec, spec.hidden))
     if spec.embedding_width is not None:
         places.append(LinearSlot(name="project_out", out_features=width, in_features=spec.hidden))
-    if not spec.tied:
-        head = LinearSlot(
-            name="head",
-            out_features=spec.vocab_size,
-            in_features=width,
-            bias=spec.head_bias,
-            split="column",
-        )
-        places.append(head)
-    return places
+    head = LinearSlot(
+        name="head",
+        out_features=spec.vocab_size,
+        in_features=width,
+        bias=spec.head_bias and not spec.tied,
+        split="column",
+    )
+    return [*places, head]
 
 
 def _norm(name: str, spec: DecoderSpec, width: int, layer: int | None = None) -> NormSlot:

@@ -55,6 +55,10 @@ class Sequence:
         return len(self.token_ids) - self.prompt_len
 
     @property
+    def output_token_ids(self) -> list[int]:
+        return self.token_ids[self.prompt_len :]
+
+    @property
     def reads_prompt(self) -> bool:
         """True if every prompt token must be computed, since something is read from each."""
         return self.index == 0 and self.request.sampling.prompt_logprobs is not None

@@ -1,8 +1,8 @@
 """How to choose tokens: every sampling option, declared once.
 
 A field's type, default, range and help stand here and nowhere else. The HTTP schema, the
-command-line flags and docs/sampling.md are derived from these fields, and `engine/sampler.py` or
-`scheduling/sequence.py` reads each of them.
+command-line flags and docs/sampling.md are derived from these fields. `engine/sampler.py`,
+`scheduling/sequence.py` or, by way of `Shaping`, the op `draw` reads each of them.
 """
 
 import difflib

@@ -1,4 +1,4 @@
-// Activations on vectors, and their names as kernels know them.
+// Activations on vectors.
 #pragma once
 
 #include "../cpu/simd.h"
@@ -24,8 +24,9 @@ PENSTOCK_INLINE Floats error_function(Floats x) {
   return x < 0.0f ? -positive : positive;
 }
 
-PENSTOCK_INLINE Floats activate(Floats x, Activation kind) {
-  switch (kind) {
+template <Activation kKind>
+PENSTOCK_INLINE Floats activate(Floats x) {
+  switch (kKind) {
     case Activation::kSilu:
       return x * sigmoid(x);
     case Activation::kGelu:

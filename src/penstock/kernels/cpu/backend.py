@@ -4,12 +4,15 @@ import os
 from dataclasses import fields, replace
 
 import penstock.kernels.cpu._native as _native
+from penstock.kernels.embedding.cpu import embedding
 from penstock.kernels.kv_cache.cpu import kv_parts, layer_kv
-from penstock.kernels.linear.cpu import linear, pack_linear
+from penstock.kernels.linear.cpu import LAYOUT_VERSION, linear, pack_linear, restore_linear
 from penstock.kernels.norm.cpu import norm
 from penstock.kernels.ops import REFERENCE, Ops
+from penstock.kernels.packed import Packing
 from penstock.kernels.paged_attention.cpu import paged_attention, plan_attention
 from penstock.kernels.rope_write_kv.cpu import rope_write_kv
+from penstock.kernels.sampling.cpu import argmax, draw, top_logprobs
 
 ISA_VARIABLE = "PENSTOCK_ISA"
 """Environment variable that names the instruction set to use, for tests and comparisons."""
@@ -38,13 +41,19 @@ def kernels() -> Ops:
     return replace(
         REFERENCE,
         norm=norm,
+        packing=Packing(_native.isa(), LAYOUT_VERSION),
         pack_linear=pack_linear,
+        restore_linear=restore_linear,
         linear=linear,
         kv_parts=kv_parts,
         layer_kv=layer_kv,
         rope_write_kv=rope_write_kv,
         plan_attention=plan_attention,
         paged_attention=paged_attention,
+        embedding=embedding,
+        argmax=argmax,
+        draw=draw,
+        top_logprobs=top_logprobs,
     )
 
 

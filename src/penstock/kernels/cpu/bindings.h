@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
+#include <string>
 
 #include "isa.h"
 #include "threads.h"
@@ -24,11 +25,25 @@ void launch(void (*kernel)(const Args&), const Args& args) {
   kernel(args);
 }
 
+// Throws IndexError for a row that is not there.
+inline void check_ids(const int64_t* ids, int64_t count, int64_t rows, const char* of) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (ids[i] < 0 || ids[i] >= rows) {
+      throw nanobind::index_error(("id " + std::to_string(ids[i]) + " at position " +
+                                   std::to_string(i) + " is not in " + of + " of " +
+                                   std::to_string(rows) + " rows")
+                                      .c_str());
+    }
+  }
+}
+
+void bind_embedding(nanobind::module_& m);
 void bind_kv_cache(nanobind::module_& m);
 void bind_limits(nanobind::module_& m);
 void bind_linear(nanobind::module_& m);
 void bind_norm(nanobind::module_& m);
 void bind_paged_attention(nanobind::module_& m);
 void bind_rope_write_kv(nanobind::module_& m);
+void bind_sampling(nanobind::module_& m);
 
 }  // namespace penstock

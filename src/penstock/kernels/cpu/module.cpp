@@ -24,10 +24,12 @@ NB_MODULE(_native, m) {
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
   });
+  penstock::bind_embedding(m);
   penstock::bind_kv_cache(m);
   penstock::bind_limits(m);
   penstock::bind_linear(m);
   penstock::bind_norm(m);
   penstock::bind_paged_attention(m);
   penstock::bind_rope_write_kv(m);
+  penstock::bind_sampling(m);
 }

@@ -29,9 +29,6 @@ typedef float Floats __attribute__((vector_size(kLanes * 4)));
 typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
 typedef int8_t Bytes __attribute__((vector_size(kLanes)));
-typedef int16_t Shorts __attribute__((vector_size(kLanes * 4)));  // two for each float
-typedef int8_t Quads __attribute__((vector_size(kLanes * 4)));    // four for each float
-typedef uint8_t Nibbles __attribute__((vector_size(kLanes * 4)));
 
 template <class V, class T>
 PENSTOCK_INLINE V load(const T* from) {
@@ -60,8 +57,6 @@ PENSTOCK_INLINE void store_first(T* to, V v, int n) {
 
 PENSTOCK_INLINE Floats broadcast(float x) { return x - Floats{}; }
 
-PENSTOCK_INLINE Ints broadcast_int(int32_t x) { return x - Ints{}; }
-
 PENSTOCK_INLINE Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }
 
 // The compiler's own conversions take several times as many instructions.
@@ -87,6 +82,32 @@ PENSTOCK_INLINE Ints widen(Bytes v) {
 
 // bfloat16 is the upper half of a float.
 PENSTOCK_INLINE Floats widen_bfloat16(Halves v) { return reinterpret_cast<Floats>(widen(v) << 16); }
+PENSTOCK_INLINE Floats widen_float16(Halves v) {
+#if defined(PENSTOCK_512) && !defined(PENSTOCK_EMULATE)
+  return reinterpret_cast<Floats>(_mm512_cvtph_ps(reinterpret_cast<__m256i>(v)));
+#else
+  Floats wide;
+  __m128i part[kLanes / 8];
+  __m256 widened[kLanes / 8];
+  __builtin_memcpy(part, &v, sizeof v);
+  for (int i = 0; i < kLanes / 8; ++i) widened[i] = _mm256_cvtph_ps(part[i]);
+  __builtin_memcpy(&wide, widened, sizeof wide);
+  return wide;
+#endif
+}
+
+// True if any element of a comparison's result is.
+PENSTOCK_INLINE bool any(Ints mask) {
+#if defined(PENSTOCK_512) && !defined(PENSTOCK_EMULATE)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
+#elif !defined(PENSTOCK_512)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(mask)) != 0;
+#else
+  int32_t found = 0;
+  for (int i = 0; i < kLanes; ++i) found |= mask[i];
+  return found != 0;
+#endif
+}
 
 PENSTOCK_INLINE Floats maximum(Floats a, Floats b) { return a > b ? a : b; }
 PENSTOCK_INLINE Floats magnitude(Floats a) {
@@ -127,71 +148,9 @@ PENSTOCK_INLINE Ints round_to_ints(Floats v) {
 #endif
 }
 
-// How many int8 one instruction multiplies and adds into an int32: with VNNI four, else two.
-#if defined(PENSTOCK_ISA_avx_vnni) || defined(PENSTOCK_ISA_avx512_vnni) || defined(PENSTOCK_ISA_amx)
-inline constexpr bool kHasVnni = true;
-#else
-inline constexpr bool kHasVnni = false;
-#endif
-
-// 2 * kLanes int8 as int16.
-PENSTOCK_INLINE Shorts widen_bytes(const int8_t* from) {
-#if defined(PENSTOCK_512) && !defined(PENSTOCK_EMULATE)
-  return reinterpret_cast<Shorts>(_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
-#elif !defined(PENSTOCK_512)
-  return reinterpret_cast<Shorts>(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-#else
-  typedef int8_t Narrow __attribute__((vector_size(kLanes * 2)));
-  return __builtin_convertvector(load<Narrow>(from), Shorts);
-#endif
-}
-
-// acc + a0 * b0 + a1 * b1 for each neighbouring pair of int16.
-PENSTOCK_INLINE Ints add_pairs(Ints acc, Shorts a, Shorts b) {
-#if defined(PENSTOCK_512) && !defined(PENSTOCK_EMULATE)
-  return acc + reinterpret_cast<Ints>(_mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
-#elif !defined(PENSTOCK_512)
-  return acc + reinterpret_cast<Ints>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
-#else
-  for (int i = 0; i < kLanes; ++i) acc[i] += a[2 * i] * b[2 * i] + a[2 * i + 1] * b[2 * i + 1];
-  return acc;
-#endif
-}
-
-// acc + the sum of four products of an unsigned byte with a signed one.
-PENSTOCK_INLINE Ints add_quads(Ints acc, Nibbles a, Quads b) {
-#if defined(PENSTOCK_ISA_avx_vnni) && !defined(PENSTOCK_EMULATE)
-  return reinterpret_cast<Ints>(_mm256_dpbusd_avx_epi32(reinterpret_cast<__m256i>(acc), reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
-#elif defined(PENSTOCK_512) && defined(__AVX512VNNI__)
-  return reinterpret_cast<Ints>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(acc), reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
-#else
-  for (int i = 0; i < kLanes; ++i)
-    for (int j = 4 * i; j < 4 * i + 4; ++j) acc[i] += static_cast<int32_t>(a[j]) * b[j];
-  return acc;
-#endif
-}
-
-// The sums of two products of an unsigned byte with a signed one; they must fit into int16.
-PENSTOCK_INLINE Shorts multiply_pairs(Nibbles a, Quads b) {
-#if defined(PENSTOCK_512) && !defined(PENSTOCK_EMULATE)
-  return reinterpret_cast<Shorts>(_mm512_maddubs_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
-#elif !defined(PENSTOCK_512)
-  return reinterpret_cast<Shorts>(_mm256_maddubs_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
-#else
-  Shorts r;
-  for (int i = 0; i < 2 * kLanes; ++i)
-    r[i] = static_cast<int16_t>(a[2 * i] * b[2 * i] + a[2 * i + 1] * b[2 * i + 1]);
-  return r;
-#endif
-}
-
-// e^x within 2 units in the last place; 0 below -87.3, finite for x <= 88.
+// e^x within 2 units in the last place, for -87.3 <= x <= 88.
 // Cody-Waite reduction to |r| <= ln(2)/2, then a polynomial of degree 6.
-PENSTOCK_INLINE Floats exponential(Floats x) {
-  const Floats low = broadcast(-87.33654f), high = broadcast(88.0f);
-  const auto underflow = x < low;
-  x = x < low ? low : x;
-  x = x > high ? high : x;
+PENSTOCK_INLINE Floats exponential_in_range(Floats x) {
   const Ints n = round_to_ints(x * 1.44269504f);
   const Floats k = to_floats(n);
   const Floats r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
@@ -203,7 +162,16 @@ PENSTOCK_INLINE Floats exponential(Floats x) {
   p = p * r + 5.0000001201e-1f;
   const Floats e = (p * r) * r + (r + 1.0f);
   const Floats scale = reinterpret_cast<Floats>((n + 127) << 23);
-  return underflow ? Floats{} : e * scale;
+  return e * scale;
+}
+
+// The same for every x: 0 below -87.3, finite above 88.
+PENSTOCK_INLINE Floats exponential(Floats x) {
+  const Floats low = broadcast(-87.33654f), high = broadcast(88.0f);
+  const auto underflow = x < low;
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  return underflow ? Floats{} : exponential_in_range(x);
 }
 
 }  // namespace penstock::PENSTOCK_ISA

@@ -1,5 +1,6 @@
 """A sparse mixture of gated MLPs (https://arxiv.org/abs/2401.04088), one expert after the other."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,10 @@ from penstock.kernels.linear.reference import (
     QuantizedLinear,
     linear,
     pack_linear,
+    restore_linear,
 )
+from penstock.kernels.packed import Fact, fact
+from penstock.kernels.quantization import Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +24,54 @@ class DenseExperts:
     gate_up: tuple[DenseLinear | QuantizedLinear, ...]
     down: tuple[DenseLinear | QuantizedLinear, ...]
 
+    def parts(self) -> dict[str, Tensor]:
+        """Those of every expert's linears."""
+        named = {"gate_up": self.gate_up, "down": self.down}
+        return {
+            f"{name}.{expert}.{part}": tensor
+            for name, linears in named.items()
+            for expert, linear in enumerate(linears)
+            for part, tensor in linear.parts().items()
+        }
 
-def pack_experts(gate_up: list[Tensor], down: list[Tensor], scheme: str) -> DenseExperts:
+    def facts(self) -> dict[str, Fact]:
+        """How many they are, their sizes, and what their linears have in common."""
+        facts = self.down[0].facts()
+        return {
+            "count": len(self.down),
+            "hidden": facts.pop("out_features"),
+            "intermediate": facts.pop("in_features"),
+        } | facts
+
+
+def pack_experts(gate_up: list[Matrix], down: list[Matrix], scheme: str) -> DenseExperts:
     """Make of every expert's gate_up [2 * I, D] and down [D, I] what `experts` takes, kept as
     `pack_linear` keeps a weight.
     """
     return DenseExperts(
         tuple(pack_linear(weight, None, scheme, gated=True) for weight in gate_up),
         tuple(pack_linear(weight, None, scheme) for weight in down),
+    )
+
+
+def restore_experts(facts: Mapping[str, Fact], parts: Mapping[str, Tensor]) -> DenseExperts:
+    """The experts whose facts and parts these are; the parts are kept, not copied. Raises
+    ValueError if they do not belong together.
+    """
+    hidden, inner = fact(facts, "hidden", int), fact(facts, "intermediate", int)
+
+    def linears(
+        name: str, rows: int, columns: int, *, gated: bool
+    ) -> Iterator[DenseLinear | QuantizedLinear]:
+        own: dict[str, Fact] = {"out_features": rows, "in_features": columns, "gated": gated}
+        for expert in range(fact(facts, "count", int)):
+            prefix = f"{name}.{expert}."
+            found = {part[len(prefix) :]: parts[part] for part in parts if part.startswith(prefix)}
+            yield restore_linear({**facts, **own}, found)
+
+    return DenseExperts(
+        tuple(linears("gate_up", 2 * inner, hidden, gated=True)),
+        tuple(linears("down", hidden, inner, gated=False)),
     )
 
 

@@ -43,7 +43,7 @@ void bind_linear(nb::module_& m) {
                      uintptr_t norm_bias, float norm_eps, Activation activation, uintptr_t residual,
                      uintptr_t out) {
     launch(kernels().linear,
-           LinearArgs{&packed, at<const float>(x), at<const float>(norm_weight),
+           LinearArgs{&packed, at<const float>(x), nullptr, at<const float>(norm_weight),
                       at<const float>(norm_bias), norm_eps, activation, at<const float>(residual),
                       at<float>(out), rows});
   });

@@ -14,7 +14,11 @@ from torch import Tensor
 import penstock.kernels.cpu._native as _native
 from penstock.kernels.cpu.memory import address
 from penstock.kernels.norm.contract import Norm
+from penstock.kernels.packed import Fact, fact
 from penstock.kernels.quantization import GROUP_SIZE, Quantized
+
+LAYOUT_VERSION = 1
+"""To be raised with every change of what panels hold: packed weights outlive a process."""
 
 _ACTIVATIONS: Mapping[str | None, Any] = {
     None: _native.Activation.none,
@@ -27,6 +31,7 @@ _ACTIVATIONS: Mapping[str | None, Any] = {
     "silu": _native.Activation.silu,
     "swish": _native.Activation.silu,
 }
+_SCHEMES = ("float32", "bfloat16", "int8", "int4")
 _SOURCES = {
     torch.float32: _native.Source.float32,
     torch.bfloat16: _native.Source.bfloat16,
@@ -71,6 +76,23 @@ class PanelLinear:
     def num_outputs(self) -> int:
         return self.out_features // 2 if self.gated else self.out_features
 
+    def parts(self) -> dict[str, Tensor]:
+        """The panels, and scales and bias where there are any."""
+        parts = {"panels": self.panels, "scales": self.scales, "bias": self.bias}
+        return {name: tensor for name, tensor in parts.items() if tensor is not None}
+
+    def facts(self) -> dict[str, Fact]:
+        """Scheme and sizes."""
+        return {
+            "form": "panels",
+            "scheme": self.scheme,
+            "isa": self.isa,
+            "gated": self.gated,
+            "out_features": self.out_features,
+            "in_features": self.in_features,
+            "group_size": self.group_size,
+        }
+
     def _shape(self) -> tuple[Any, ...]:
         scheme = getattr(_native.Scheme, self.scheme)
         return scheme, self.gated, self.out_features, self.in_features, self.group_size
@@ -108,6 +130,32 @@ def pack_linear(
         0 if bias is None else address(bias.float().contiguous(), "bias"),
     )
     return packed
+
+
+def restore_linear(facts: Mapping[str, Fact], parts: Mapping[str, Tensor]) -> PanelLinear:
+    """The linear whose facts and parts these are; the parts are kept, not copied. Raises ValueError
+    if they do not belong together, or not to the instruction set in use.
+    """
+    form, scheme, isa = (fact(facts, name, str) for name in ("form", "scheme", "isa"))
+    if form != "panels" or scheme not in _SCHEMES or isa != _native.isa():
+        raise ValueError(f"{form} of {scheme} for {isa} are not panels for {_native.isa()}")
+    out_features, in_features = fact(facts, "out_features", int), fact(facts, "in_features", int)
+    group_size = fact(facts, "group_size", int)
+    if min(out_features, in_features, group_size) < 1 or group_size % GROUP_SIZE:
+        raise ValueError(f"{out_features} x {in_features} in groups of {group_size} is no matrix")
+    if "panels" not in parts:
+        raise ValueError("the part panels is missing")
+    return PanelLinear(
+        scheme=scheme,
+        isa=isa,
+        gated=fact(facts, "gated", bool),
+        out_features=out_features,
+        in_features=in_features,
+        group_size=group_size,
+        panels=parts["panels"],
+        scales=parts.get("scales"),
+        bias=parts.get("bias"),
+    )
 
 
 def linear(

@@ -11,7 +11,8 @@ namespace penstock {
 // A linear with what surrounds it, as linear/reference.py describes it. Floats are dense.
 struct LinearArgs {
   const PackedLinear* packed;
-  const float* x;            // [rows, in]
+  const float* x;            // [*, in]
+  const int32_t* gather;     // [rows]: which row of x each is, or null: row after row
   const float* norm_weight;  // [in], or null: no norm
   const float* norm_bias;    // [in], or null: RMS
   float norm_eps;

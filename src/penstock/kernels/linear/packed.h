@@ -2,14 +2,14 @@
 //
 // A panel holds, for all inputs in order, what its 2 * lanes outputs multiply them with. In a gated
 // linear the first vector of a panel are gates and the second the values they gate. Outputs beyond
-// the last are zeros, and so are inputs beyond the last. By scheme, the bytes of one panel are:
+// the last are zeros, and so are inputs beyond the last. By scheme, one panel is:
 //   kFloat32   [in][2 * lanes] float
 //   kBfloat16  [in][2 * lanes] bfloat16
-//   kInt8      [in / n][2 * lanes][n] with n = 4 where VNNI multiplies (as value + 128, unsigned),
+//   kInt8      [in / n][2 * lanes][n], n = 4 where VNNI multiplies (as value + 128, unsigned) and
 //              n = 2 elsewhere (signed)
-//   kInt4      for every group: [group / 8][2 * lanes][4] bytes, whose lower halves are one quad of
-//              inputs and whose upper halves the next (as value + 8), then [2 * lanes] scales in
-//              bfloat16
+//   kInt4      for every group: [group / 4][lanes][4] bytes, whose lower halves belong to the first
+//              vector and whose upper halves to the second (as value + 8, unsigned), then
+//              [2 * lanes] scales in bfloat16
 #pragma once
 
 #include <cstddef>
@@ -22,41 +22,48 @@ enum class Scheme : int { kFloat32, kBfloat16, kInt8, kInt4 };
 struct PackedLinear {
   Scheme scheme;
   bool gated;
-  int64_t out, in;      // of the matrix, a gated linear's out counts gates and values
-  int64_t group;        // inputs that share a scale in kInt4
+  int64_t out, in;  // of the matrix; a gated linear's out counts gates and values
+  int64_t group;    // inputs that share a scale in kInt4
   uint8_t* panels;
-  float* scales;        // kInt8: [num_panels][2 * lanes], else null
-  float* bias;          // [num_panels][2 * lanes], or null
+  float* scales;  // kInt8: [num_panels][2 * lanes], else null
+  float* bias;    // [num_panels][2 * lanes], or null
 
   int64_t num_outputs() const { return gated ? out / 2 : out; }
+
   int64_t num_panels(int lanes) const {
     const int64_t width = gated ? lanes : 2 * lanes;
     return (num_outputs() + width - 1) / width;
   }
+
+  // Of int8 a whole row of an AMX tile.
   int64_t padded_in() const {
-    const int64_t step = scheme == Scheme::kInt4 ? group : scheme == Scheme::kInt8 ? 4 : 1;
+    const int64_t step = scheme == Scheme::kInt4 ? group : scheme == Scheme::kInt8 ? 64 : 1;
     return (in + step - 1) / step * step;
   }
+
+  int64_t num_groups() const { return padded_in() / group; }
+
   size_t panel_bytes(int lanes) const {
-    const size_t width = 2 * lanes, k = padded_in();
+    const size_t width = 2 * lanes, depth = padded_in();
     switch (scheme) {
       case Scheme::kFloat32:
-        return k * width * 4;
+        return depth * width * 4;
       case Scheme::kBfloat16:
-        return k * width * 2;
+        return depth * width * 2;
       case Scheme::kInt8:
-        return k * width;
+        return depth * width;
       case Scheme::kInt4:
-        return k / group * (group / 2 + 2) * width;
+        return (depth / 2 + num_groups() * 2) * width;
     }
     return 0;
   }
-  // Which row of the matrix is output `lane` of vector `vector` (0 or 1) of a panel; out or more
-  // where there is none.
+
+  // Which row of the matrix is the output `lane` of vector 0 or 1 of a panel; out where there is
+  // none.
   int64_t row_of(int64_t panel, int vector, int lane, int lanes) const {
-    if (!gated) return panel * 2 * lanes + vector * lanes + lane;
-    const int64_t column = panel * lanes + lane;
-    return column < out / 2 ? vector * (out / 2) + column : out;
+    const int64_t column = gated ? panel * lanes + lane : (panel * 2 + vector) * lanes + lane;
+    if (column >= num_outputs()) return out;
+    return gated ? vector * num_outputs() + column : column;
   }
 };
 

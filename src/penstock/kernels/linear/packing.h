@@ -1,162 +1,192 @@
-// From a matrix [out, in] to panels.
+// From a matrix [out, in] to panels: row by row into a staging area, then across rows.
 #pragma once
 
-#include <cstdlib>
-
-#include "../cpu/simd.h"
 #include "kernel.h"
 #include "rounding.h"
-#include "tiles.h"
+#include "products.h"
 
 namespace penstock::PENSTOCK_ISA {
 
-// One row of the matrix as float32 or, if it is integers already, as int8.
-struct SourceRow {
-  const PackArgs& args;
-  int64_t row;
-
-  bool exists() const { return row < args.packed->out; }
-
-  void read(float* to) const {
-    const int64_t in = args.packed->in;
-    const char* from = static_cast<const char*>(args.weight);
-    switch (args.source) {
-      case Source::kFloat32:
-        __builtin_memcpy(to, from + row * in * 4, in * 4);
-        break;
-      case Source::kBfloat16: {
-        const uint16_t* half = reinterpret_cast<const uint16_t*>(from) + row * in;
-        for (int64_t k = 0; k < in; ++k) {
-          const uint32_t bits = static_cast<uint32_t>(half[k]) << 16;
-          __builtin_memcpy(to + k, &bits, 4);
-        }
-        break;
-      }
-      case Source::kFloat16: {
-        const uint16_t* half = reinterpret_cast<const uint16_t*>(from) + row * in;
-        for (int64_t k = 0; k < in; ++k) to[k] = _cvtsh_ss(half[k]);
-        break;
-      }
-      case Source::kInt8:
-        break;
-    }
-  }
-
-  const int8_t* integers() const {
-    return static_cast<const int8_t*>(args.weight) + row * args.packed->in;
-  }
+// Where a panel's rows stand before they are interleaved, in the numbers they are kept in: those of
+// 4 bits in a byte each.
+struct Staging {
+  float* floats;      // [padded in]: one row before it is rounded
+  uint8_t* numbers;   // [kPanelWidth][stride]
+  uint16_t* scales;   // [kPanelWidth][groups] of int4
+  int64_t stride;
 };
 
-// To nearest, ties to even, as torch does it; not for NaN.
-PENSTOCK_INLINE uint16_t to_bfloat16(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+PENSTOCK_INLINE int64_t stored_bytes(Scheme scheme) {
+  return scheme == Scheme::kFloat32 ? 4 : scheme == Scheme::kBfloat16 ? 2 : 1;
 }
 
-PENSTOCK_INLINE float from_bfloat16(uint16_t half) {
-  const uint32_t bits = static_cast<uint32_t>(half) << 16;
-  float x;
-  __builtin_memcpy(&x, &bits, 4);
-  return x;
+PENSTOCK_INLINE int64_t staging_bytes(const PackedLinear& p) {
+  const int64_t depth = p.padded_in() + kLanes;
+  return depth * 4 + kPanelWidth * (depth * stored_bytes(p.scheme) + depth * 2) + 64;
 }
 
-PENSTOCK_INLINE void pack_float_row(const SourceRow& source, int column, uint8_t* panel, float* row) {
-  const PackedLinear& p = *source.args.packed;
-  source.read(row);
-  for (int64_t k = 0; k < p.in; ++k) {
-    if (p.scheme == Scheme::kFloat32) {
-      __builtin_memcpy(panel + (k * 2 * kLanes + column) * 4, row + k, 4);
+PENSTOCK_INLINE Staging stage(const PackedLinear& p, char* memory) {
+  const int64_t depth = p.padded_in() + kLanes, stride = depth * stored_bytes(p.scheme);
+  float* floats = reinterpret_cast<float*>(memory);
+  uint8_t* numbers = reinterpret_cast<uint8_t*>(floats + depth);
+  return {floats, numbers, reinterpret_cast<uint16_t*>(numbers + kPanelWidth * stride), stride};
+}
+
+// One row of the matrix as floats. They may be where they were.
+PENSTOCK_INLINE const float* read_row(const PackArgs& args, int64_t row, float* to) {
+  const int64_t in = args.packed->in;
+  if (args.source == Source::kFloat32) return static_cast<const float*>(args.weight) + row * in;
+  const uint16_t* from = static_cast<const uint16_t*>(args.weight) + row * in;
+  for (int64_t k = 0; k < in; k += kLanes) {
+    const int n = in - k < kLanes ? static_cast<int>(in - k) : kLanes;
+    const Halves halves = n == kLanes ? load<Halves>(from + k) : load_first<Halves>(from + k, n);
+    if (args.source == Source::kBfloat16) {
+      store(to + k, widen_bfloat16(halves));
     } else {
-      const uint16_t half = to_bfloat16(row[k]);
-      __builtin_memcpy(panel + (k * 2 * kLanes + column) * 2, &half, 2);
+      uint16_t half[kLanes];
+      store(half, halves);
+      for (int i = 0; i < kLanes; i += 8) {
+        store(to + k + i, _mm256_cvtph_ps(load<__m128i>(half + i)));
+      }
     }
   }
+  return to;
 }
 
-PENSTOCK_INLINE void pack_int8_row(const SourceRow& source, int column, uint8_t* panel, float* row,
-                                   int8_t* values, float* scale) {
-  const PackedLinear& p = *source.args.packed;
-  if (source.args.source == Source::kInt8) {
-    __builtin_memcpy(values, source.integers(), p.in);
-    *scale = source.args.scales[source.row];
-  } else {
-    source.read(row);
-    const Scale found = scale_of(largest_magnitude(row, p.in) / 127.0f);
-    round_all(row, p.in, found.inverse, -127, 127, values);
-    *scale = found.value;
+PENSTOCK_INLINE void stage_floats(const PackArgs& args, int64_t row, const Staging& s, uint8_t* to) {
+  const int64_t in = args.packed->in;
+  if (args.packed->scheme == Scheme::kBfloat16 && args.source == Source::kBfloat16) {
+    __builtin_memcpy(to, static_cast<const uint16_t*>(args.weight) + row * in, in * 2);
+    return;
   }
-  constexpr int n = kInt8Quads ? 4 : 2;
-  const int offset = kInt8Quads ? 128 : 0;
-  for (int64_t k = 0; k < p.padded_in(); ++k) {
-    const int value = k < p.in ? values[k] : 0;
-    panel[(k / n * 2 * kLanes + column) * n + k % n] = static_cast<uint8_t>(value + offset);
+  const float* floats = read_row(args, row, s.floats);
+  if (args.packed->scheme == Scheme::kFloat32) {
+    __builtin_memcpy(to, floats, in * 4);
+    return;
   }
-}
-
-// The value of largest magnitude in a group becomes -8.
-PENSTOCK_INLINE void round_group(const float* row, int64_t count, int8_t* values, uint16_t* scale) {
-  float found = 0.0f;
-  for (int64_t k = 0; k < count; ++k) {
-    if (__builtin_fabsf(row[k]) > __builtin_fabsf(found)) found = row[k];
-  }
-  const Scale kept = scale_of(from_bfloat16(to_bfloat16(found / -8.0f)));
-  *scale = to_bfloat16(kept.value);
-  round_all(row, count, kept.inverse, -8, 7, values);
-}
-
-PENSTOCK_INLINE void pack_int4_row(const SourceRow& source, int column, uint8_t* panel, float* row,
-                                   int8_t* values) {
-  const PackedLinear& p = *source.args.packed;
-  const int64_t groups = p.padded_in() / p.group;
-  const bool rounded = source.args.source == Source::kInt8;
-  if (rounded) {
-    __builtin_memcpy(values, source.integers(), p.in);
-  } else {
-    source.read(row);
-  }
-  __builtin_memset(values + p.in, 0, p.padded_in() - p.in);
-  for (int64_t g = 0; g < groups; ++g, panel += (p.group / 2 + 2) * 2 * kLanes) {
-    const int64_t first = g * p.group;
-    const int64_t count = p.in - first < p.group ? p.in - first : p.group;
-    uint16_t scale;
-    if (rounded) {
-      scale = to_bfloat16(source.args.scales[source.row * groups + g]);
-    } else {
-      round_group(row + first, count, values + first, &scale);
-    }
-    for (int64_t k = 0; k < p.group; ++k) {
-      const int nibble = values[first + k] + 8;
-      uint8_t* at = panel + (k / 8 * 2 * kLanes + column) * 4 + k % 4;
-      *at = static_cast<uint8_t>(k % 8 < 4 ? nibble : *at | nibble << 4);
-    }
-    __builtin_memcpy(panel + p.group * kLanes + column * 2, &scale, 2);
+  for (int64_t k = 0; k < in; ++k) {
+    const uint16_t half = to_bfloat16(floats[k]);
+    __builtin_memcpy(to + k * 2, &half, 2);
   }
 }
 
-PENSTOCK_INLINE void pack_panel(const PackArgs& args, int64_t number, float* row, int8_t* values) {
+PENSTOCK_INLINE const int8_t* integers(const PackArgs& args, int64_t row) {
+  return static_cast<const int8_t*>(args.weight) + row * args.packed->in;
+}
+
+PENSTOCK_INLINE float stage_int8(const PackArgs& args, int64_t row, const Staging& s, int8_t* to) {
   const PackedLinear& p = *args.packed;
-  uint8_t* panel = p.panels + number * p.panel_bytes(kLanes);
-  __builtin_memset(panel, 0, p.panel_bytes(kLanes));
-  for (int column = 0; column < 2 * kLanes; ++column) {
-    const SourceRow source{args, p.row_of(number, column / kLanes, column % kLanes, kLanes)};
-    const int64_t at = number * 2 * kLanes + column;
-    if (p.bias) p.bias[at] = source.exists() ? args.bias[source.row] : 0.0f;
-    if (p.scales) p.scales[at] = 0.0f;
-    if (!source.exists()) continue;
-    switch (p.scheme) {
-      case Scheme::kFloat32:
-      case Scheme::kBfloat16:
-        pack_float_row(source, column, panel, row);
-        break;
-      case Scheme::kInt8:
-        pack_int8_row(source, column, panel, row, values, p.scales + at);
-        break;
-      case Scheme::kInt4:
-        pack_int4_row(source, column, panel, row, values);
-        break;
+  if (args.source == Source::kInt8) {
+    __builtin_memcpy(to, integers(args, row), p.in);
+    return args.scales[row];
+  }
+  const float* floats = read_row(args, row, s.floats);
+  const Scale found = scale_of(largest_magnitude(floats, p.in) / 127.0f);
+  round_all(floats, p.in, found.inverse, -127, 127, to);
+  return found.value;
+}
+
+// The number of largest magnitude in a group, the first of equals.
+PENSTOCK_INLINE float most_extreme(const float* x, int64_t count) {
+  const float magnitude = largest_magnitude(x, count);
+  int64_t i = 0;
+  while (i + 1 < count && __builtin_fabsf(x[i]) != magnitude) ++i;
+  return x[i];
+}
+
+PENSTOCK_INLINE void stage_int4(const PackArgs& args, int64_t row, const Staging& s, int8_t* to,
+                                uint16_t* scales) {
+  const PackedLinear& p = *args.packed;
+  const int64_t groups = p.num_groups();
+  if (args.source == Source::kInt8) {
+    __builtin_memcpy(to, integers(args, row), p.in);
+    for (int64_t g = 0; g < groups; ++g) scales[g] = to_bfloat16(args.scales[row * groups + g]);
+    return;
+  }
+  const float* floats = read_row(args, row, s.floats);
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t first = g * p.group, left = p.in - first;
+    const int64_t count = left < p.group ? left : p.group;
+    const float extreme = most_extreme(floats + first, count);
+    const Scale kept = scale_of(from_bfloat16(to_bfloat16(extreme / -8.0f)));
+    round_all(floats + first, count, kept.inverse, -8, 7, to + first);
+    scales[g] = to_bfloat16(kept.value);
+  }
+}
+
+// Numbers of T from the rows of the staging area to a panel, one number of every row in turn.
+template <class T>
+PENSTOCK_INLINE void interleave(const Staging& s, int64_t depth, T offset, uint8_t* panel) {
+  for (int64_t k = 0; k < depth; ++k, panel += kPanelWidth * sizeof(T)) {
+#pragma GCC unroll 32
+    for (int column = 0; column < kPanelWidth; ++column) {
+      T number;
+      __builtin_memcpy(&number, s.numbers + column * s.stride + k * sizeof(T), sizeof(T));
+      number ^= offset;
+      __builtin_memcpy(panel + column * sizeof(T), &number, sizeof(T));
     }
   }
+}
+
+// Quads of int4: those of the first vector's rows below those of the second's.
+PENSTOCK_INLINE void interleave_int4(const PackedLinear& p, const Staging& s, uint8_t* panel) {
+  constexpr uint32_t kEights = 0x08080808, kLower = 0x0f0f0f0f;
+  const int64_t groups = p.num_groups();
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t k = g * p.group; k < (g + 1) * p.group; k += 4, panel += 4 * kLanes) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        uint32_t first, second;
+        __builtin_memcpy(&first, s.numbers + lane * s.stride + k, 4);
+        __builtin_memcpy(&second, s.numbers + (kLanes + lane) * s.stride + k, 4);
+        // A two's complement number of 4 bits plus 8 is that number with its upper bit turned.
+        first = (first & kLower) ^ kEights;
+        second = (second & kLower) ^ kEights;
+        const uint32_t both = first | second << 4;
+        __builtin_memcpy(panel + lane * 4, &both, 4);
+      }
+    }
+    for (int column = 0; column < kPanelWidth; ++column, panel += 2) {
+      __builtin_memcpy(panel, s.scales + column * groups + g, 2);
+    }
+  }
+}
+
+PENSTOCK_INLINE void interleave_all(const PackedLinear& p, const Staging& s, uint8_t* panel) {
+  const int64_t depth = p.padded_in();
+  switch (p.scheme) {
+    case Scheme::kFloat32:
+      return interleave<uint32_t>(s, depth, 0, panel);
+    case Scheme::kBfloat16:
+      return interleave<uint16_t>(s, depth, 0, panel);
+    case Scheme::kInt8:
+      if constexpr (kHasVnni) return interleave<uint32_t>(s, depth / 4, 0x80808080, panel);
+      return interleave<uint16_t>(s, depth / 2, 0, panel);
+    case Scheme::kInt4:
+      return interleave_int4(p, s, panel);
+  }
+}
+
+PENSTOCK_INLINE void pack_panel(const PackArgs& args, int64_t panel, const Staging& s) {
+  const PackedLinear& p = *args.packed;
+  for (int column = 0; column < kPanelWidth; ++column) {
+    const int64_t row = p.row_of(panel, column / kLanes, column % kLanes, kLanes);
+    const int64_t at = panel * kPanelWidth + column;
+    uint8_t* to = s.numbers + column * s.stride;
+    uint16_t* scales = s.scales + column * p.num_groups();
+    __builtin_memset(to, 0, s.stride);
+    __builtin_memset(scales, 0, p.num_groups() * 2);
+    if (p.bias) p.bias[at] = row < p.out ? args.bias[row] : 0.0f;
+    if (p.scales) p.scales[at] = 0.0f;
+    if (row >= p.out) continue;
+    if (p.scheme == Scheme::kInt8) {
+      p.scales[at] = stage_int8(args, row, s, reinterpret_cast<int8_t*>(to));
+    } else if (p.scheme == Scheme::kInt4) {
+      stage_int4(args, row, s, reinterpret_cast<int8_t*>(to), scales);
+    } else {
+      stage_floats(args, row, s, to);
+    }
+  }
+  interleave_all(p, s, p.panels + panel * p.panel_bytes(kLanes));
 }
 
 }  // namespace penstock::PENSTOCK_ISA

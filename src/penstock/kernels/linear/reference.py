@@ -1,5 +1,6 @@
 """The affine map in torch: a packed weight is a matrix of floats, or of integers with scales."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +10,18 @@ from torch.nn import functional
 from penstock.kernels.activation.reference import activate, activate_gate
 from penstock.kernels.norm.contract import Norm
 from penstock.kernels.norm.reference import norm as normalise
+from penstock.kernels.packed import Fact, Packing, fact, part
 from penstock.kernels.quantization import (
+    Matrix,
     Quantized,
     int4_linear,
     int8_linear,
     quantize_groups,
     quantize_rows,
 )
+
+PACKING = Packing("any", 1)
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,14 @@ class DenseLinear:
     bias: Tensor | None
     gated: bool = False
 
+    def parts(self) -> dict[str, Tensor]:
+        """The weight, and the bias where there is one."""
+        return {"weight": self.weight} | _bias(self.bias)
+
+    def facts(self) -> dict[str, Fact]:
+        """Form and sizes."""
+        return {"form": "dense"} | _sizes(self.weight, self.gated)
+
 
 @dataclass(frozen=True, slots=True)
 class QuantizedLinear:
@@ -35,11 +49,21 @@ class QuantizedLinear:
     bias: Tensor | None
     gated: bool = False
 
+    def parts(self) -> dict[str, Tensor]:
+        """The integers, their scales, and the bias where there is one."""
+        return {"values": self.weight.values, "scale": self.weight.scale} | _bias(self.bias)
+
+    def facts(self) -> dict[str, Fact]:
+        """Form and sizes; a group size of 0 means one scale for each output."""
+        form: dict[str, Fact] = {"form": "quantized", "group_size": self.weight.group_size or 0}
+        return form | _sizes(self.weight.values, self.gated)
+
 
 def pack_linear(
-    weight: Tensor, bias: Tensor | None, scheme: str, *, gated: bool = False
+    weight: Matrix, bias: Tensor | None, scheme: str, *, gated: bool = False
 ) -> DenseLinear | QuantizedLinear:
-    """Make what `linear` takes of a weight [out, in] and a bias [out] or None, both float.
+    """Make what `linear` takes of a weight [out, in] and a bias [out] or None, both float. A weight
+    that has been rounded already stays as it is, whatever the scheme.
 
     scheme names how the weight is kept: float32, bfloat16 or float16; int8, rounded row by row; or
     int4, rounded group by group. With integers, `linear` rounds what it multiplies to int8 row by
@@ -47,11 +71,45 @@ def pack_linear(
     are a gate's, then as many of the values it gates. The weight is copied: what comes from a
     mapped file lies at any address, and a product's last bit depends on that.
     """
+    if isinstance(weight, Quantized):
+        return QuantizedLinear(weight, bias, gated)
     if scheme == "int8":
         return QuantizedLinear(quantize_rows(weight), bias, gated)
     if scheme == "int4":
         return QuantizedLinear(quantize_groups(weight), bias, gated)
     return DenseLinear(weight.to(getattr(torch, scheme), copy=True), bias, gated)
+
+
+def restore_linear(
+    facts: Mapping[str, Fact], parts: Mapping[str, Tensor]
+) -> DenseLinear | QuantizedLinear:
+    """The linear whose facts and parts these are; the parts are kept, not copied. Raises ValueError
+    if they do not belong together.
+    """
+    rows, columns = fact(facts, "out_features", int), fact(facts, "in_features", int)
+    bias = part(parts, "bias", (rows,), *_FLOATS) if "bias" in parts else None
+    gated = fact(facts, "gated", bool)
+    match fact(facts, "form", str):
+        case "dense":
+            return DenseLinear(part(parts, "weight", (rows, columns), *_FLOATS), bias, gated)
+        case "quantized":
+            size = fact(facts, "group_size", int)
+            if size < 0:
+                raise ValueError(f"there are no groups of {size} inputs")
+            shape = (rows, -(-columns // size)) if size else (rows,)
+            values = part(parts, "values", (rows, columns), torch.int8)
+            scale = part(parts, "scale", shape, torch.float32)
+            return QuantizedLinear(Quantized(values, scale, size or None), bias, gated)
+        case form:
+            raise ValueError(f"there is no form {form!r} of a linear")
+
+
+def _sizes(weight: Tensor, gated: bool) -> dict[str, Fact]:
+    return {"out_features": weight.shape[0], "in_features": weight.shape[1], "gated": gated}
+
+
+def _bias(bias: Tensor | None) -> dict[str, Tensor]:
+    return {} if bias is None else {"bias": bias}
 
 
 def linear(

@@ -64,15 +64,14 @@ struct Group {
   int first, rows;
 };
 
-// As few groups as possible, and of sizes as equal as possible: 7 rows are 4 and 3.
+// As many groups of six as there are, and the rest.
 Group group_at(int num_rows, int index) {
-  const int count = (num_rows + kMostRows - 1) / kMostRows;
-  const int rows = num_rows / count, larger = num_rows % count;
-  return {index * rows + (index < larger ? index : larger), rows + (index < larger)};
+  const int first = index * kMostRows;
+  return {first, num_rows - first < kMostRows ? num_rows - first : kMostRows};
 }
 
-// Some tokens of one sequence and one key-value head, and the keys they see.
-template <class T>
+// Some tokens of one sequence and one key-value head, and the keys they see. T: the cache's elements;
+// U: those of a chunk that was perhaps converted.
 struct Item {
   const Step& s;
   const AttentionItem& item;
@@ -114,6 +113,7 @@ struct Item {
     }
   }
 
+  template <class T>
   Chunk<T> chunk_at(int64_t key) const {
     Chunk<T> chunk{{}, {}, {}, nullptr, nullptr, s.size, s.size};
     const LayerKV& cache = *s.a.cache;
@@ -137,6 +137,7 @@ struct Item {
     return chunk;
   }
 
+  template <class T>
   Chunk<float> converted(const Chunk<T>& from) const {
     Chunk<float> to{{}, {}, {}, from.key_scales, from.value_scales, s.size, s.width};
     for (int t = 0; t < kChunkTiles; ++t) {
@@ -161,6 +162,15 @@ struct Item {
     return to;
   }
 
+  Chunk<float> as_floats(const Chunk<float>& chunk, bool dense) const {
+    return dense ? chunk : converted(chunk);
+  }
+
+  template <class T>
+  Chunk<float> as_floats(const Chunk<T>& chunk, bool) const {
+    return converted(chunk);
+  }
+
   template <int R, bool kFetch, class U>
   void attend_group(const Chunk<U>& chunk, int first_row, int64_t start) const {
     constexpr int kStep = kVectors<R> * kLanes;
@@ -174,7 +184,22 @@ struct Item {
     Row rows[R];
     for (int r = 0; r < R; ++r) rows[r] = row_of(first_row + r, start);
     softmax(w.scores, from, to, rows, R, chunk.key_scales, chunk.value_scales);
-    add_values<R, kFetch>(w.scores, chunk, begin, past, w.states + first_row * s.stride, s.stride);
+    // What only some of the rows see is added row by row: what others' tokens hold, were it
+    // infinite, reaches no row even as a multiple of 0.
+    const int all_from = rows[R - 1].first, all_to = rows[0].end;
+    const bool shared = all_from < all_to;
+    for (int r = 0; r < R; ++r) {
+      add_alone(r, chunk, rows[r].first, shared ? all_from : rows[r].end, rows[r].state);
+    }
+    if (!shared) return;
+    float* states = w.states + first_row * s.stride;
+    add_values<R, kFetch>(w.scores, chunk, all_from, all_to, states, s.stride);
+    for (int r = 0; r < R; ++r) add_alone(r, chunk, all_to, rows[r].end, rows[r].state);
+  }
+
+  template <class U>
+  [[gnu::noinline]] void add_alone(int r, const Chunk<U>& chunk, int begin, int past, State state) const {
+    if (begin < past) add_values<1, false>(w.scores + r * kChunkKeys, chunk, begin, past, state.out, s.stride);
   }
 
   template <bool kFetch, class U>
@@ -193,28 +218,28 @@ struct Item {
   }
 
   // What the rows make of one range of keys, from nothing, in w.states.
+  template <class T>
   void attend_range(int64_t range) const {
     for (int row = 0; row < num_rows; ++row) clear(s.state(w.states, row));
     const int64_t range_end = min(end, (range + 1) * kRangeKeys);
     const int64_t first = max(range * kRangeKeys, first_key(0)) / kChunkKeys * kChunkKeys;
     const bool few = num_rows <= kFewRows, dense = s.size == s.width;
     for (int64_t start = first; start < range_end; start += kChunkKeys) {
-      const Chunk<T> chunk = chunk_at(start);
+      const Chunk<T> chunk = chunk_at<T>(start);
       if (few && dense) {
         attend<true>(chunk, start);
-      } else if (sizeof(T) == sizeof(float) && dense) {
-        attend<false>(chunk, start);
       } else {
-        attend<false>(converted(chunk), start);
+        attend<false>(as_floats(chunk, dense), start);
       }
     }
   }
 
+  template <class T>
   void run() const {
     pack_query();
     const bool apart = item.partial >= 0;
     for (int64_t range = item.first_range; range < item.end_range; ++range) {
-      attend_range(range);
+      attend_range<T>(range);
       float* target = w.merged;
       if (apart) target = s.partials + (item.partial + (range - item.first_range) * num_rows) * s.stride;
       if (apart || range == item.first_range) {
@@ -253,7 +278,7 @@ void attend_all(const Step& s) {
     for (;;) {
       const int64_t index = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
       if (index >= s.a.num_items) return;
-      Item<T>(s, s.a.items[index], workspace).run();
+      Item(s, s.a.items[index], workspace).run<T>();
     }
   });
 }

@@ -238,4 +238,5 @@ def test_a_grammar_bears_on_greedy_rows_and_before_all_other_options():
     masks = Masks([0, 1], np.array([[0b1100], [0b1100]], dtype=np.uint8))
     greedy = sequence(temperature=0, grammar=Grammar.regex("a"))
     narrow = sequence(top_k=1, seed=3, grammar=Grammar.regex("a"))
-    assert sample(logits, SamplingRows([greedy, narrow], CPU, masks)).tolist() == [2, 2]
+    constrained = SamplingRows([greedy, narrow], CPU, masks)
+    assert sample(logits, constrained, REFERENCE).tolist() == [2, 2]

@@ -15,9 +15,9 @@ import msgspec
 
 from penstock.engine.checks import check_request, refused
 from penstock.engine.engine_process import EngineProcess, failure
+from penstock.engine.front_settings import FrontSettings
 from penstock.engine.settings import (
     EngineSettings,
-    FrontSettings,
     OnProgress,
     Resolved,
     settings_from,

@@ -140,7 +140,9 @@ def _alternatives(field: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _type(field: dict[str, Any]) -> str:
     return " or ".join(
-        f"list of {each['items']['type']}" if each["type"] == "array" else each["type"]
+        f"list of {each['items']['type']}"
+        if each.get("type") == "array"
+        else each.get("type", "object")
         for each in _alternatives(field)
     )
 

@@ -42,6 +42,11 @@ YARN: Mapping[str, Any] = {
 }
 
 
+def tiny_model(family: str, **options: Any) -> Any:
+    """A seeded transformers model of a family, with these options."""
+    return _make(family, **options)()
+
+
 def _make(family: str, **options: Any) -> Callable[[], Any]:
     """A function that makes a seeded transformers model of a family, with these options."""
 

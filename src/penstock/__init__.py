@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from penstock.vocabulary.grammar import Grammar
 from penstock.vocabulary.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from penstock.engine.async_llm import AsyncLLM
     from penstock.engine.llm import LLM
 
-__all__ = ["LLM", "AsyncLLM", "SamplingParams", "__version__"]
+__all__ = ["LLM", "AsyncLLM", "Grammar", "SamplingParams", "__version__"]
 __version__ = "0.1.0"
 
 

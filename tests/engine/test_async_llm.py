@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from penstock import AsyncLLM, SamplingParams
-from penstock.engine.settings import FrontSettings
+from penstock.engine.front_settings import FrontSettings
 from penstock.vocabulary.errors import EngineFailed, InvalidRequest, Overloaded, SettingsError
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)

@@ -20,11 +20,14 @@ def make_engine(
     max_num_seqs: int = 8,
     prefix_caching: bool = True,
     promise_tokens: int = 64,
+    kv_cache_gib: float = 0.01,
     **settings,
 ) -> Engine:
     """An engine with the given scheduler in place of the one fitted to the machine."""
     prepared = prepare(
-        EngineSettings(model=str(model_dir), kv_cache_gib=0.01, **settings), model_dir, "tiny"
+        EngineSettings(model=str(model_dir), kv_cache_gib=kv_cache_gib, **settings),
+        model_dir,
+        "tiny",
     )
     engine = load_engine(prepared)
     engine.scheduler = Scheduler(
@@ -44,7 +47,8 @@ def run(
     for request_id, (prompt, params) in requests.items():
         engine.add(Request(request_id=request_id, prompt_token_ids=prompt, sampling=params))
     outputs: dict[str, dict[int, list[Output]]] = {name: {} for name in requests}
-    while engine.has_work:
+    while engine.has_work or engine.grammars.num_waiting:
+        engine.wait()
         for output in engine.step():
             outputs[output.request_id].setdefault(output.index, []).append(output)
     return outputs

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from penstock.engine import sampler
+from penstock.engine.constraint import Masks
 from penstock.engine.logprobs import token_logprobs
 from penstock.engine.randomness import uniforms
 from penstock.engine.sampler import NEVER, sample
 from penstock.engine.sampling_rows import SamplingRows
 from penstock.kernels.ops import REFERENCE, Ops
 from penstock.scheduling.sequence import Sequence
+from penstock.vocabulary.grammar import Grammar
 from penstock.vocabulary.messages import Request
 from penstock.vocabulary.sampling_params import SamplingParams
 from tests.kernels.instruction_sets import ISAS, cpu_ops
@@ -219,3 +221,22 @@ def test_logprobs_are_the_models_own_with_rank_and_likeliest():
 def test_logprobs_can_be_asked_for_without_the_likeliest():
     [entry] = token_logprobs(probs(0.5, 0.5), torch.tensor([0]), [0], REFERENCE)
     assert entry.top == []
+
+
+def test_a_row_with_a_grammar_draws_only_what_its_mask_allows():
+    logits = torch.arange(80).float().reshape(2, 40)
+    allowed = np.zeros((1, 64), dtype=bool)
+    allowed[0, [3, 31, 33, 50]] = True  # 50 is beyond the vocabulary of 40
+    masks = Masks([1], np.packbits(allowed, axis=1, bitorder="little"))
+    follower = sequence(grammar=Grammar.regex("a"))
+    constrained = SamplingRows([sequence(), follower], CPU, masks)
+    assert kept(sampler.follow_grammar(logits, constrained)) == [list(range(40)), [3, 31, 33]]
+
+
+def test_a_grammar_bears_on_greedy_rows_and_before_all_other_options():
+    logits = torch.tensor([[5.0, 4.0, 3.0, 2.0]] * 2)
+    masks = Masks([0, 1], np.array([[0b1100], [0b1100]], dtype=np.uint8))
+    greedy = sequence(temperature=0, grammar=Grammar.regex("a"))
+    narrow = sequence(top_k=1, seed=3, grammar=Grammar.regex("a"))
+    constrained = SamplingRows([greedy, narrow], CPU, masks)
+    assert sample(logits, constrained, REFERENCE).tolist() == [2, 2]

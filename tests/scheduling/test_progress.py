@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
+from penstock.scheduling.sequence import Sequence
 from tests.scheduling.traces import Simulation, sequences
 
 BLOCK_SIZE = 4
@@ -20,6 +21,7 @@ class Machine:
     max_num_seqs: int
     promise_tokens: int
     prefix_caching: bool
+    forces: bool = False  # whether some sequences emit many tokens at once
 
     @property
     def capacity(self) -> int:
@@ -28,8 +30,7 @@ class Machine:
     @property
     def run_bound(self) -> int:
         """R of the scheduler's docstring, with the longest sequence that fits."""
-        least = self.token_budget - self.max_num_seqs + 1
-        return -(-self.capacity // least) + self.capacity
+        return self.capacity
 
     def simulation(self) -> Simulation:
         return Simulation.make(
@@ -39,6 +40,7 @@ class Machine:
             max_num_seqs=self.max_num_seqs,
             promise_tokens=self.promise_tokens,
             prefix_caching=self.prefix_caching,
+            num_emitted=_forced if self.forces else None,
         )
 
 
@@ -51,7 +53,13 @@ def machines(draw) -> Machine:
         max_num_seqs=max_num_seqs,
         promise_tokens=draw(st.sampled_from([1, 3, 8])),
         prefix_caching=draw(st.booleans()),
+        forces=draw(st.booleans()),
     )
+
+
+def _forced(sequence: Sequence) -> int:
+    """How many tokens a sequence emits now: any number, but always the same."""
+    return 1 + (5 * sequence.arrival + 3 * len(sequence.token_ids)) % 11 * (sequence.arrival % 3)
 
 
 @dataclass(frozen=True)

@@ -256,3 +256,34 @@ def test_a_sequence_larger_than_the_cache_is_refused_at_once():
 def test_the_budget_must_exceed_the_number_of_sequences():
     with pytest.raises(ValueError, match="max_num_seqs"):
         Scheduler(Blocks(2, 4), token_budget=4, max_num_seqs=4)
+
+
+def test_tokens_that_were_forced_are_computed_together():
+    """A's grammar forces two tokens behind each that is drawn; B's nothing."""
+    assert trace(
+        sequences("A", 3, 6), sequences("B", 2, 3), num_emitted=lambda seq: 3 - 2 * seq.arrival
+    ) == dedent("""\
+        1: A[0:3]* B[0:2]*
+        2: B[2:3]* A[3:6]*
+        3: B[3:4]*""")
+
+
+def test_however_many_tokens_are_forced_everybody_computes_one_in_every_step():
+    simulation = Simulation.make(token_budget=5, max_num_seqs=3, num_emitted=lambda seq: 9)
+    for name in "ABC":
+        simulation.scheduler.add(sequences(name, 1, 10))
+    simulation.run()
+    assert simulation.steps[:3] == [
+        "1: A[0:1]* B[0:1]* C[0:1]*",
+        "2: A[1:4] B[1:2] C[1:2]",
+        "3: A[4:7] B[2:3] C[2:3]",
+    ]
+
+
+def test_tokens_forced_behind_the_end_are_not_taken():
+    simulation = Simulation.make(num_emitted=lambda seq: 4)
+    [sequence] = sequences("A", 3, 2)
+    simulation.scheduler.add([sequence])
+    simulation.run()
+    assert simulation.taken == [[7, 7]]
+    assert sequence.finish_reason is FinishReason.LENGTH and sequence.num_generated == 2

@@ -15,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from penstock.engine.transcript import Transcript
 from penstock.text.tokenizer import Tokenizer
-from penstock.vocabulary.errors import EngineFailed
+from penstock.vocabulary.errors import EngineFailed, InvalidRequest
 from penstock.vocabulary.messages import (
     EngineStats,
     FinishReason,
@@ -42,6 +42,7 @@ class Script:
     fails_after: int | None = None
     hangs_after: int | None = None
     num_cached: int = 0
+    refused: str | None = None  # what the engine finds wrong with the request's grammar
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,9 @@ class ScriptedGeneration:
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
         transcript = Transcript(self._request, self._owner.tokenizer)
+        if self._script.refused is not None:
+            grammar = self._request.sampling.grammar
+            raise InvalidRequest(self._script.refused, param=grammar.param if grammar else None)
         for number, output in enumerate(self._outputs()):
             await self._wait(self._script.hangs_after == number)
             if self._script.fails_after == number:

@@ -16,6 +16,7 @@ import msgspec
 import msgspec.inspect as introspect
 import typer
 
+from penstock.cli.grammar_flags import GRAMMAR_FLAGS
 from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.sampling_params import SamplingParams
 
@@ -26,7 +27,11 @@ class SamplingFlags(dict[str, Any]):
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """One field as a flag. `parse` turns what typer read into the field's value."""
+    """One field as a flag. `parse` turns what typer read into the field's value.
+
+    Several flags may be ways to give the same `field`, of which one may be used; by default each
+    has a field of its own name.
+    """
 
     name: str
     type: Any
@@ -35,6 +40,7 @@ class Flag:
     parse: Callable[[Any], Any] = lambda value: value
     spelling: str = ""
     panel: str = ""
+    field: str = ""
 
     def parameter(self) -> inspect.Parameter:
         spelled = self.spelling or "--" + self.name.replace("_", "-")
@@ -73,7 +79,7 @@ def with_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, kind in groups.items():
             values = {flag.name: flag.parse(given[flag.name]) for flag in flags[name]}
             if kind is SamplingFlags:
-                values = {key: value for key, value in values.items() if value is not None}
+                values = _given(flags[name], values)
             made[name] = kind(**values)
         return command(**made, **{name: given[name] for name in own})
 
@@ -82,6 +88,20 @@ def with_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _given(flags: list[Flag], values: dict[str, Any]) -> dict[str, Any]:
+    """The values of the fields that were given."""
+    used: dict[str, str] = {}
+    for flag in flags:
+        if values[flag.name] is None:
+            continue
+        field = flag.field or flag.name
+        if field in used:
+            first, second = (f"--{name.replace('_', '-')}" for name in (used[field], flag.name))
+            raise InvalidRequest(f"{first} and {second} exclude each other.", param=field)
+        used[field] = flag.name
+    return {field: values[name] for field, name in used.items()}
 
 
 def _is_settings(kind: Any) -> bool:
@@ -127,6 +147,9 @@ def _sampling_flags() -> Iterator[Flag]:
         help_ = (field.type.extra_json_schema or {})["description"]
         if field.default not in (None, msgspec.NODEFAULT):
             help_ += f" Usually {field.default}.".replace("True", "on").replace("False", "off")
+        if field.name == "grammar":
+            yield from (Flag(*each, field="grammar") for each in GRAMMAR_FLAGS)
+            continue
         yield _sampling_flag(field.name, field.type, help_)
 
 

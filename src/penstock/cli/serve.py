@@ -12,7 +12,8 @@ from rich.console import Console
 from penstock.cli.table import print_settings
 from penstock.engine.async_llm import AsyncLLM
 from penstock.engine.bars import loading_bar
-from penstock.engine.settings import EngineSettings, FrontSettings
+from penstock.engine.front_settings import FrontSettings
+from penstock.engine.settings import EngineSettings
 from penstock.server.serve import serve as serve_http
 from penstock.server.settings import ServerSettings
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from penstock.engine.checks import check_request
+from penstock.engine.checks import check_request, refused
 from penstock.engine.engine_process import EngineProcess, failure
+from penstock.engine.front_settings import FrontSettings
 from penstock.engine.settings import (
     EngineSettings,
-    FrontSettings,
     OnProgress,
     Resolved,
     settings_from,
@@ -72,6 +72,10 @@ class Generation:
         self._deltas.put_nowait(None)
 
     def _add(self, output: Output) -> None:
+        if output.refusal is not None:
+            self._owner._release(self, cancel=False)
+            self._fail(refused(output.refusal))
+            return
         delta = self._transcript.add(output)
         if delta is None:
             return

@@ -3,6 +3,7 @@ first.
 """
 
 from penstock.vocabulary.errors import ContextTooLong, InvalidRequest
+from penstock.vocabulary.messages import Refusal
 from penstock.vocabulary.sampling_params import SamplingParams
 
 
@@ -27,6 +28,11 @@ def check_request(
     _check_ids("logit_bias", list(params.logit_bias), vocab_size)
     if len(set(params.banned_token_ids)) >= vocab_size:
         raise InvalidRequest("banned_token_ids leaves no token to draw.", param="banned_token_ids")
+
+
+def refused(refusal: Refusal) -> InvalidRequest:
+    """What the engine said of a request, as the error it is to whoever made it."""
+    return InvalidRequest(refusal.message, param=refusal.param, remedy=refusal.remedy)
 
 
 def _check_ids(param: str, token_ids: list[int], vocab_size: int) -> None:

@@ -1,14 +1,31 @@
 """The loop's body: one step computes what the scheduler planned and hands out what came of it."""
 
+import logging
 import secrets
 import time
 from dataclasses import asdict, dataclass, field
 
+import msgspec
+from llguidance import LLMatcher
+
+from penstock.engine.constraint import Constraint, constraint_of
 from penstock.engine.cost import CostModel
+from penstock.engine.grammars import Grammars
 from penstock.engine.runner import Runner, SliceResult
 from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.sequence import Plan, Sequence, Slice
-from penstock.vocabulary.messages import Cancel, EngineStats, Output, Request, TokenLogprobs
+from penstock.vocabulary.errors import InvalidRequest
+from penstock.vocabulary.messages import (
+    Cancel,
+    EngineStats,
+    FinishReason,
+    Output,
+    Refusal,
+    Request,
+    TokenLogprobs,
+)
+
+log = logging.getLogger("penstock.engine")
 
 
 @dataclass(slots=True)
@@ -16,6 +33,7 @@ class _Counters:
     num_steps: int = 0
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
+    num_forced_tokens: int = 0
     num_multiply_adds: int = 0
     num_bytes_read: int = 0
     busy_s: float = 0.0
@@ -25,19 +43,86 @@ class _Counters:
 class Engine:
     """Owns the loop. `add` and `cancel` between steps, `step` while `has_work`.
 
-    Requests have been checked against the model (`engine/checks.py`) before they come here.
+    Requests have been checked against the model (`engine/checks.py`) before they come here. One
+    with a grammar waits until that is compiled (`engine/grammars.py`). With `fast_forward`, tokens
+    that a grammar forces are taken without a step for each; the text is the same without.
     """
 
     scheduler: Scheduler
     runner: Runner
+    grammars: Grammars
     cost: CostModel
     max_model_len: int
     end_token_ids: frozenset[int]
     seed: int | None = None
+    fast_forward: bool = True
     _counters: _Counters = field(default_factory=_Counters)
 
     def add(self, request: Request) -> None:
         """Queue a request's completions."""
+        grammar = request.sampling.grammar
+        if grammar is None:
+            self._queue(request, None)
+        else:
+            self.grammars.add(request, grammar)
+
+    def cancel(self, cancel: Cancel) -> None:
+        """Free what the request holds."""
+        if cancel.index is None:
+            self.grammars.cancel(cancel.request_id)
+        self.scheduler.cancel(cancel.request_id, cancel.index)
+
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_work or self.grammars.has_ready
+
+    def wait(self) -> None:
+        """Sleep until there is work, if a grammar is being compiled."""
+        if not self.has_work:
+            self.grammars.wait()
+
+    def step(self) -> list[Output]:
+        """One turn: plan, compute, commit. One output per completion that something happened to."""
+        began = time.perf_counter()
+        outputs = self._queue_compiled()
+        plan = self.scheduler.schedule()
+        if not plan.slices:
+            return outputs
+        self._count(plan)
+        results = self.runner.run(plan)
+        self._counters.busy_s += time.perf_counter() - began
+        followed = [
+            self._followed(part.sequence, result.token_ids)
+            for part, result in zip(plan.slices, results, strict=True)
+        ]
+        taken = self.scheduler.commit(plan, followed)
+        for part, result, ahead, token_ids in zip(
+            plan.slices, results, followed, taken, strict=True
+        ):
+            _settle_end(part.sequence, ahead[len(token_ids) :])
+            self._counters.num_generated_tokens += len(token_ids)
+            self._counters.num_forced_tokens += max(0, len(token_ids) - 1)
+            result.token_ids = token_ids
+            result.prompt_logprobs = self._unread(part, result)
+            if token_ids or result.prompt_logprobs:
+                outputs.append(_output(part.sequence, result))
+        return self._refuse_failed(plan, outputs)
+
+    def stats(self) -> EngineStats:
+        """The engine at this moment."""
+        stats = self.scheduler.stats(
+            **asdict(self._counters),
+            num_grammars_compiled=self.grammars.counters.num_compiled,
+            num_grammars_refused=self.grammars.counters.num_refused,
+            num_grammars_reused=self.grammars.counters.num_reused,
+        )
+        return msgspec.structs.replace(
+            stats, num_waiting=stats.num_waiting + self.grammars.num_waiting
+        )
+
+    # -- coming ----------------------------------------------------------------------------------
+
+    def _queue(self, request: Request, matcher: LLMatcher | None) -> None:
         params = request.sampling
         seed = self._seed(params.seed)
         prompt_len = len(request.prompt_token_ids)
@@ -50,52 +135,61 @@ class Engine:
                     max_len=prompt_len + min(params.max_tokens or room, room),
                     end_token_ids=frozenset() if params.ignore_eos else self.end_token_ids,
                     seed=seed,
+                    constraint=matcher and Constraint.begin(matcher, self.grammars.end_token_id),
                 )
                 for index in range(params.n)
             ]
         )
-
-    def cancel(self, cancel: Cancel) -> None:
-        """Free what the request holds."""
-        self.scheduler.cancel(cancel.request_id, cancel.index)
-
-    @property
-    def has_work(self) -> bool:
-        return self.scheduler.has_work
-
-    def step(self) -> list[Output]:
-        """One turn: plan, compute, commit. One output per completion that something happened to."""
-        began = time.perf_counter()
-        plan = self.scheduler.schedule()
-        if not plan.slices:
-            return []
-        self._count(plan)
-        results = self.runner.run(plan)
-        self._counters.busy_s += time.perf_counter() - began
-        self.scheduler.commit(plan, [result.token_ids for result in results])
-        outputs = []
-        for part, result in zip(plan.slices, results, strict=True):
-            prompt_logprobs = self._unread(part, result)
-            if result.token_ids or prompt_logprobs:
-                result.prompt_logprobs = prompt_logprobs
-                outputs.append(_output(part.sequence, result))
-        return outputs
-
-    def stats(self) -> EngineStats:
-        """The engine at this moment."""
-        return self.scheduler.stats(**asdict(self._counters))
 
     def _seed(self, asked: int | None) -> int:
         if asked is not None:
             return asked
         return self.seed if self.seed is not None else secrets.randbits(63)
 
+    def _queue_compiled(self) -> list[Output]:
+        """Queue the requests whose grammar has been compiled; refuse those where it cannot be."""
+        refused = []
+        for request, future in self.grammars.take_ready():
+            error = future.exception()
+            if error is None:
+                self._queue(request, future.result())
+            else:
+                refused.append(_refusal(request, error))
+        return refused
+
+    # -- going on --------------------------------------------------------------------------------
+
+    def _followed(self, sequence: Sequence, token_ids: list[int]) -> list[int]:
+        """The drawn token, and those that a grammar forces behind it.
+
+        With log probabilities asked for, none is forced ahead: each is to have the model's own.
+        """
+        if sequence.constraint is None or not token_ids:
+            return token_ids
+        constraint = constraint_of(sequence)
+        constraint.advance(token_ids[0])
+        if not self.fast_forward or sequence.request.sampling.logprobs is not None:
+            return token_ids
+        return token_ids + constraint.take_forced()
+
+    def _refuse_failed(self, plan: Plan, outputs: list[Output]) -> list[Output]:
+        """End the requests whose grammar has become too complex to follow."""
+        for part in plan.slices:
+            request = part.sequence.request
+            error = _failure(part.sequence)
+            if error is not None:
+                self.scheduler.cancel(request.request_id)
+                outputs = [each for each in outputs if each.request_id != request.request_id]
+                outputs.append(_refusal(request, error))
+        return outputs
+
+    # -- keeping count ---------------------------------------------------------------------------
+
     def _count(self, plan: Plan) -> None:
         multiply_adds, bytes_read = self.cost.of(plan)
         self._counters.num_steps += 1
         self._counters.num_multiply_adds += multiply_adds
         self._counters.num_bytes_read += bytes_read
-        self._counters.num_generated_tokens += sum(part.emits for part in plan.slices)
         for part in plan.slices:
             if part.sequence.num_generated == 0 and part.sequence.leader is None:
                 self._counters.num_prompt_tokens += part.count
@@ -107,6 +201,32 @@ class Engine:
         known = part.sequence.num_prompt_read - part.start
         part.sequence.num_prompt_read += max(0, len(result.prompt_logprobs) - known)
         return result.prompt_logprobs[max(0, known) :]
+
+
+def _settle_end(sequence: Sequence, ahead: list[int]) -> None:
+    """A text that lacks nothing but its end token was not cut by its length."""
+    if sequence.finish_reason is FinishReason.LENGTH and sequence.constraint is not None:
+        rest = [*ahead, *constraint_of(sequence).forced]
+        if rest and rest[0] in sequence.end_token_ids:
+            sequence.finish_reason = FinishReason.STOP
+
+
+def _failure(sequence: Sequence) -> InvalidRequest | None:
+    grammar = sequence.request.sampling.grammar
+    if grammar is None or sequence.finish_reason is FinishReason.CANCELLED:
+        return None
+    return constraint_of(sequence).failure(grammar.param)
+
+
+def _refusal(request: Request, error: BaseException) -> Output:
+    if isinstance(error, InvalidRequest):
+        refusal = Refusal(message=error.message, param=error.param, remedy=error.remedy)
+    else:
+        log.error(
+            "the grammar of request %s cannot be compiled", request.request_id, exc_info=error
+        )
+        refusal = Refusal(message="The grammar cannot be compiled; the server's log says why.")
+    return Output(request_id=request.request_id, refusal=refusal)
 
 
 def _output(sequence: Sequence, result: SliceResult) -> Output:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NotRequired, Required, TypedDict
 
 from penstock.engine.bars import GenerationBar, loading_bar
-from penstock.engine.checks import check_request
+from penstock.engine.checks import check_request, refused
 from penstock.engine.loading import load_engine, prepare
 from penstock.engine.settings import settings_from
 from penstock.engine.transcript import Transcript, empty_result
@@ -49,7 +49,7 @@ class LLM:
         self.sampling_defaults = prepared.config.sampling_defaults
         self.tokenizer = Tokenizer.from_dir(model_dir)
         with loading_bar() as on_progress:
-            self.engine = load_engine(prepared, on_progress)
+            self.engine = load_engine(prepared, on_progress, tokenizer=self.tokenizer)
         self._numbers = itertools.count()
         self._transcripts: dict[str, Transcript] = {}
         self._deltas: dict[str, deque[Delta]] = {}
@@ -156,6 +156,8 @@ class LLM:
             vocab_size=self.resolved.vocab_size,
             max_model_len=self.resolved.max_model_len,
         )
+        if params.grammar is not None:
+            self.engine.grammars.of(params.grammar).result()
         number = f"llm-{next(self._numbers)}"
         return Request(request_id=number, prompt_token_ids=token_ids, sampling=params), text
 
@@ -185,7 +187,10 @@ class LLM:
 
     def _step(self) -> None:
         """One step, for whoever is being served: several streams may be open at once."""
+        self.engine.wait()
         for output in self.engine.step():
+            if output.refusal is not None:
+                raise refused(output.refusal)
             delta = self._transcripts[output.request_id].add(output)
             if delta is not None:
                 self._deltas[output.request_id].append(delta)

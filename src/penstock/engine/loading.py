@@ -7,6 +7,8 @@ import torch
 
 from penstock.engine.cost import cost_model
 from penstock.engine.engine import Engine
+from penstock.engine.grammar_compiler import GrammarLimits
+from penstock.engine.grammars import Grammars
 from penstock.engine.hardware import find_device, find_hardware, num_threads
 from penstock.engine.runner import Runner
 from penstock.engine.settings import (
@@ -29,6 +31,7 @@ from penstock.models.manifest import is_snapshot
 from penstock.models.snapshot import Snapshot
 from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
+from penstock.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class Prepared:
 
     config: ModelConfig
     resolved: Resolved
+    settings: EngineSettings
     ops: Ops
     weights: WeightsPlan
     notes: list[str]
@@ -66,11 +70,46 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
         ops=ops,
         snapshot=snapshot,
     )
-    return Prepared(config=config, resolved=resolved, ops=ops, weights=weights, notes=notes)
+    return Prepared(
+        config=config,
+        resolved=resolved,
+        settings=settings,
+        ops=ops,
+        weights=weights,
+        notes=notes,
+    )
 
 
-def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> Engine:
-    """Read the weights and make the KV cache. `on_progress(bytes done, bytes in all)`."""
+def load_engine(
+    prepared: Prepared,
+    on_progress: OnProgress | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+) -> Engine:
+    """Read the weights and make the KV cache. `on_progress(bytes done, bytes in all)`.
+
+    `tokenizer` is the model's, if the caller has read it already; grammars need one.
+    """
+    grammars = _grammars(prepared, tokenizer)
+    resolved = prepared.resolved
+    blocks = Blocks(
+        resolved.num_blocks, resolved.block_size, prefix_caching=resolved.prefix_caching
+    )
+    scheduler = Scheduler(
+        blocks, token_budget=resolved.token_budget, max_num_seqs=resolved.max_num_seqs
+    )
+    return Engine(
+        scheduler=scheduler,
+        runner=_runner(prepared, on_progress),
+        grammars=grammars,
+        cost=cost_model(prepared.config.spec, resolved),
+        max_model_len=resolved.max_model_len,
+        end_token_ids=prepared.end_token_ids,
+        seed=resolved.seed,
+    )
+
+
+def _runner(prepared: Prepared, on_progress: OnProgress | None) -> Runner:
     resolved, spec = prepared.resolved, prepared.config.spec
     device, ops = torch.device(resolved.device), prepared.ops
     decoder = Decoder(
@@ -88,19 +127,23 @@ def load_engine(prepared: Prepared, on_progress: OnProgress | None = None) -> En
         ops=ops,
         device=device,
     )
-    blocks = Blocks(
-        resolved.num_blocks, resolved.block_size, prefix_caching=resolved.prefix_caching
-    )
-    scheduler = Scheduler(
-        blocks, token_budget=resolved.token_budget, max_num_seqs=resolved.max_num_seqs
-    )
-    return Engine(
-        scheduler=scheduler,
-        runner=Runner(decoder, cache, ops, device),
-        cost=cost_model(spec, resolved),
-        max_model_len=resolved.max_model_len,
+    return Runner(decoder, cache, ops, device)
+
+
+def _grammars(prepared: Prepared, tokenizer: Tokenizer | None) -> Grammars:
+    settings = prepared.settings
+    return Grammars(
+        prepared.weights.model_dir,
+        vocab_size=prepared.resolved.vocab_size,
         end_token_ids=prepared.end_token_ids,
-        seed=resolved.seed,
+        limits=GrammarLimits(
+            max_chars=settings.max_grammar_chars,
+            max_depth=settings.max_grammar_depth,
+            timeout_s=settings.grammar_timeout_s,
+            memory_mib=settings.grammar_memory_mib,
+        ),
+        num_kept=settings.kept_grammars,
+        tokenizer=tokenizer,
     )
 
 

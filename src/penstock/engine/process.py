@@ -38,18 +38,26 @@ HEARTBEAT_S = 0.5
 log = logging.getLogger("penstock.engine")
 
 
+class Wake:
+    """No message, but a reason to look whether there is work."""
+
+
 class Connection:
     """The engine's end of the socket. A thread reads, so that messages queue up during a step."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._inbox: queue.SimpleQueue[ToEngine | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[ToEngine | Wake | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
     def send(self, message: FromEngine) -> None:
         self._socket.sendall(frame(message))
 
-    def receive(self, timeout_s: float | None) -> ToEngine | None:
+    def wake(self) -> None:
+        """Have whoever waits for a message go on. For any thread."""
+        self._inbox.put(Wake())
+
+    def receive(self, timeout_s: float | None) -> ToEngine | Wake | None:
         """The next message; `Stop` once the other side is gone; None if none comes in time."""
         try:
             message = (
@@ -73,7 +81,11 @@ def serve(connection: Connection) -> None:
         return
     try:
         engine = _load(start, connection)
-        _turn(engine, connection)
+        engine.grammars.on_ready = connection.wake
+        try:
+            _turn(engine, connection)
+        finally:
+            engine.grammars.close()
     except (BrokenPipeError, ConnectionResetError):
         log.info("the front process is gone; leaving")
     except PenstockError as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from penstock.engine.constraint import MaskMaker
 from penstock.engine.logprobs import rows_of, token_logprobs
 from penstock.engine.sampler import sample
 from penstock.engine.sampling_rows import SamplingRows
@@ -12,7 +13,7 @@ from penstock.engine.step_batch import StepBatch
 from penstock.kernels.ops import Ops
 from penstock.models.decoder import Decoder
 from penstock.models.kv_cache import KVCache
-from penstock.scheduling.sequence import Plan, Sequence
+from penstock.scheduling.sequence import Plan
 from penstock.vocabulary.messages import TokenLogprobs
 
 
@@ -33,6 +34,7 @@ class Runner:
         self.cache = cache
         self.ops = ops
         self.device = device
+        self._mask_maker = MaskMaker(decoder.spec.vocab_size)
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> list[SliceResult]:
@@ -40,6 +42,7 @@ class Runner:
         if plan.copies:
             self.cache.copy_blocks(plan.copies)
         batch = StepBatch.lay_out(plan, self.cache.block_size, self.device)
+        masks = self._mask_maker.start(batch.emitting)
         hidden = self.decoder(batch.token_ids, batch.layout, self.cache)
         results = [SliceResult() for _ in plan.slices]
         if len(batch.logits_at):
@@ -48,13 +51,13 @@ class Runner:
             emitting = [
                 result for result, part in zip(results, plan.slices, strict=True) if part.emits
             ]
-            self._draw(batch.emitting, logits[: len(emitting)], emitting)
+            rows = SamplingRows(batch.emitting, self.device, masks.result() if masks else None)
+            self._draw(rows, logits[: len(emitting)], emitting)
         return results
 
-    def _draw(self, sequences: list[Sequence], logits: Tensor, results: list[SliceResult]) -> None:
-        if not sequences:
+    def _draw(self, rows: SamplingRows, logits: Tensor, results: list[SliceResult]) -> None:
+        if not results:
             return
-        rows = SamplingRows(sequences, self.device)
         reported = [row for row, params in enumerate(rows.params) if params.logprobs is not None]
         untouched = rows_of(logits, reported) if reported else logits
         token_ids = sample(logits, rows, self.ops)

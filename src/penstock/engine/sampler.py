@@ -16,6 +16,15 @@ from penstock.kernels.ops import Ops
 NEVER = float("-inf")
 
 
+def follow_grammar(logits: Tensor, rows: SamplingRows) -> Tensor:
+    """grammar: only tokens with which the text can still become one that follows it."""
+    row, bits = rows.grammar_bits()
+    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    allowed = (bits.unsqueeze(2) >> places & 1).bool().flatten(1)[:, : logits.shape[1]]
+    logits[row] = logits[row].masked_fill_(~allowed, NEVER)
+    return logits
+
+
 def allow(logits: Tensor, rows: SamplingRows) -> Tensor:
     """allowed_token_ids: no other token may be drawn."""
     restricted = [i for i, each in enumerate(rows.params) if each.allowed_token_ids is not None]
@@ -33,11 +42,15 @@ def ban(logits: Tensor, rows: SamplingRows) -> Tensor:
 
 
 def hold_back_the_end(logits: Tensor, rows: SamplingRows) -> Tensor:
-    """min_tokens: nothing that would end the sequence before that."""
+    """min_tokens: nothing that would end the sequence before that. A constraint sees to it itself,
+    since it may leave nothing but the end.
+    """
     logits[
         rows.cells(
             lambda seq: (
-                () if seq.may_end else [*seq.end_token_ids, *seq.request.sampling.stop_token_ids]
+                ()
+                if seq.may_end or seq.constraint is not None
+                else [*seq.end_token_ids, *seq.request.sampling.stop_token_ids]
             )
         )
     ] = NEVER
@@ -84,6 +97,7 @@ def penalise_presence(logits: Tensor, rows: SamplingRows) -> Tensor:
 Step = Callable[[Tensor, SamplingRows], Tensor]
 
 MASKS_AND_PENALTIES: tuple[tuple[tuple[str, ...], Step], ...] = (
+    (("grammar",), follow_grammar),
     (("allowed_token_ids",), allow),
     (("banned_token_ids",), ban),
     (("min_tokens",), hold_back_the_end),

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from penstock.engine.constraint import Masks
 from penstock.engine.randomness import uniforms
 from penstock.kernels.sampling.contract import Shaping
 from penstock.scheduling.sequence import Sequence
@@ -19,13 +20,16 @@ _UNTOUCHED = SamplingParams()
 
 class SamplingRows:
     """R rows, one per sequence that draws a token in this step; columns are made when first asked
-    for.
+    for. `masks` are those of the rows that follow a grammar.
     """
 
-    def __init__(self, sequences: list[Sequence], device: torch.device) -> None:
+    def __init__(
+        self, sequences: list[Sequence], device: torch.device, masks: Masks | None = None
+    ) -> None:
         self.sequences = sequences
         self.params = [sequence.request.sampling for sequence in sequences]
         self.device = device
+        self.masks = masks
         self._columns: dict[str, Tensor] = {}
 
     def any_set(self, *names: str) -> bool:
@@ -55,6 +59,12 @@ class SamplingRows:
         # torch would take ten times as long to read a list.
         flat = np.fromiter(chain.from_iterable(listed), np.int64, sum(lens))
         return self._tensor(np.repeat(np.arange(len(listed)), lens)), self._tensor(flat)
+
+    def grammar_bits(self) -> tuple[Tensor, Tensor]:
+        """(row, bits) of the rows that follow a grammar: int64 [C], uint8 [C, B] as in `Masks`."""
+        assert self.masks is not None, "a grammar without its mask"
+        bits = torch.from_numpy(self.masks.bits).to(self.device, non_blocking=True)
+        return self._tensor(np.array(self.masks.rows)), bits
 
     def uniforms(self) -> Tensor:
         """The random number of the token that each row is about to draw, float64 [R]."""

@@ -73,27 +73,19 @@ class EngineSettings(ModelSettings):
     seed: int | None = option(
         None, "Makes requests that bring no seed of their own repeatable, too."
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrontSettings:
-    """How the engine's front treats those who wait, and an engine that does not answer."""
-
-    max_waiting: int = option(
-        1024, "Most completions that may wait beyond those that run; more are told to come back."
+    max_grammar_chars: int = option(
+        65_536, "Longest grammar or JSON schema that a request may bring, in characters."
     )
-    heartbeat_timeout_s: float = option(
-        30.0, "Not ready after so many seconds without a turn of the engine's loop."
+    max_grammar_depth: int = option(128, "Deepest nesting of brackets in a JSON schema.")
+    grammar_timeout_s: float = option(
+        5.0, "Refuse a grammar that takes longer than this many seconds to compile."
     )
-    watchdog_s: float = option(
-        600.0, "Kill and restart the engine after so many seconds without a turn of its loop."
+    grammar_memory_mib: int = option(
+        512, "Refuse a grammar that takes more memory than this to compile, in MiB."
     )
-
-    def __post_init__(self) -> None:
-        if self.max_waiting < 0 or self.heartbeat_timeout_s <= 0 or self.watchdog_s <= 0:
-            raise SettingsError(
-                "max_waiting must not be negative, nor heartbeat_timeout_s or watchdog_s 0 or less."
-            )
+    kept_grammars: int = option(
+        256, "How many compiled grammars to keep for requests that bring the same."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +163,7 @@ _WORTH_CACHING = 100_000_000
 
 def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> Resolved:
     """Complete the settings. Raises `SettingsError` for what cannot go together."""
-    if settings.seed is not None and not -(2**63) <= settings.seed < 2**63:
-        raise SettingsError(f"seed {settings.seed} does not fit into 64 bits.")
+    _check_values(settings)
     reasons: dict[str, str] = {}
     weights = _weights(settings, hardware, model, reasons)
     dtype = _dtype(hardware, weights)
@@ -206,6 +197,20 @@ def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> 
         vocab_size=model.vocab_size,
         reasons=reasons,
     )
+
+
+def _check_values(settings: EngineSettings) -> None:
+    if settings.seed is not None and not -(2**63) <= settings.seed < 2**63:
+        raise SettingsError(f"seed {settings.seed} does not fit into 64 bits.")
+    for name in (
+        "max_grammar_chars",
+        "max_grammar_depth",
+        "grammar_timeout_s",
+        "grammar_memory_mib",
+        "kept_grammars",
+    ):
+        if getattr(settings, name) <= 0:
+            raise SettingsError(f"{name} must be above 0, not {getattr(settings, name)}.")
 
 
 def _weights(

@@ -1,8 +1,9 @@
 """Dynamic SplitFuse (DeepSpeed-FastGen, arXiv 2401.08671) with promises instead of luck.
 
 Every step computes at most `token_budget` tokens: first the one pending token of every running
-sequence that has just one, then as much pending prompt as the budget still holds. Splitting long
-prompts and fusing short ones keeps the size of a step, and so its time, constant.
+sequence that has just one, then as much as the budget still holds of those that have more, be it
+their prompt or tokens that a grammar has forced. Splitting long prompts and fusing short ones keeps
+the size of a step, and so its time, constant.
 
 **Admission.** A sequence is admitted when blocks for all of its known tokens are free, and beyond
 them room to grow: a *promise* of `promise_tokens` further tokens. Promised blocks are not handed to
@@ -13,14 +14,15 @@ nothing is left, one of the sequences beyond their promise gives its blocks back
 later: the least important, then the one that loses the fewest computed tokens. Its next promise is
 twice as large, so the tokens emitted between two preemptions of a sequence double each time.
 
-**Progress.** At most one running sequence has more than one pending token (admission stops when the
-budget is used up), and `max_num_seqs < token_budget`; so every running sequence is computed in
-every step, by at least `token_budget - max_num_seqs + 1` tokens when it has that many pending. It
-ends within R = ceil(max_len / (token_budget - max_num_seqs + 1)) + max_len steps unless it is
-preempted. Preempted sequences are readmitted in the order of their preemption, before anything new;
-while one waits, nothing else is admitted, so it waits at most R steps per sequence ahead of it.
-Hence an admitted sequence computes at least one token in any max_num_seqs * R + 1 consecutive
-steps, whatever arrives. tests/scheduling/test_progress.py holds the scheduler to all of this.
+**Progress.** Every running sequence is computed in every step, by one token at least: nobody is
+offered what those behind him need for that, and `max_num_seqs < token_budget`. So it ends within
+R = max_len steps unless it is preempted. (Where no grammar forces tokens, only one running sequence
+has more than one pending, since admission stops when the budget is used up; at least
+`token_budget - max_num_seqs + 1` of them are computed in a step.) Preempted sequences are
+readmitted in the order of their preemption, before anything new; while one waits, nothing else is
+admitted, so it waits at most R steps per sequence ahead of it. Hence an admitted sequence computes
+at least one token in any max_num_seqs * R + 1 consecutive steps, whatever arrives.
+tests/scheduling/test_progress.py holds the scheduler to all of this.
 """
 
 from bisect import insort
@@ -147,8 +149,10 @@ class Scheduler:
         budget = self.token_budget
         has_preempted = self._make_room()
         slices: list[Slice] = []
+        num_behind = len(self.running)
         for sequence in sorted(self.running, key=lambda sequence: sequence.num_pending > 1):
-            budget -= self._offer(sequence, budget, slices)
+            num_behind -= 1
+            budget -= self._offer(sequence, budget - num_behind, slices)
         copies: list[tuple[int, int]] = []
         while budget and not has_preempted and len(self.running) < self.max_num_seqs:
             queue = self.preempted or self.waiting
@@ -298,22 +302,28 @@ class Scheduler:
 
     # -- what came out ---------------------------------------------------------------------------
 
-    def commit(self, plan: Plan, emitted: list[list[int]]) -> None:
-        """Take in a computed step: `emitted[i]` are the tokens drawn after slice i."""
-        for part, token_ids in zip(plan.slices, emitted, strict=True):
+    def commit(self, plan: Plan, emitted: list[list[int]]) -> list[list[int]]:
+        """Take in a computed step: `emitted[i]` are the tokens to follow slice i.
+
+        What is returned are those that its sequence has taken: none behind its end.
+        """
+        taken: list[list[int]] = [[] for _ in plan.slices]
+        for number, part in enumerate(plan.slices):
             sequence = part.sequence
             if sequence.is_finished:
                 continue
             sequence.num_computed = part.start + part.count
             self._register(sequence, part.start)
-            for token_id in token_ids:
+            for token_id in emitted[number]:
                 sequence.append(token_id)
+                taken[number].append(token_id)
                 if sequence.is_finished:
                     break
             if sequence.num_computed >= sequence.prompt_len:
                 self._queue_siblings(sequence)
             if sequence.is_finished:
                 self._forget(sequence)
+        return taken
 
     def _register(self, sequence: Sequence, start: int) -> None:
         if not self.blocks.prefix_caching:

@@ -14,7 +14,9 @@ class Sequence:
 
     `max_len` bounds prompt and output together. `end_token_ids` are the model's own end-of-text
     tokens, none if the request ignores them. `seed` keys the randomness of all completions of the
-    request, together with `index` and the position of each token.
+    request, together with `index` and the position of each token. `constraint` is what limits the
+    tokens beyond the sampling options, if anything does: it lets an end token pass only where the
+    sequence may end.
     """
 
     request: Request
@@ -22,6 +24,7 @@ class Sequence:
     index: int = 0
     end_token_ids: frozenset[int] = frozenset()
     seed: int = 0
+    constraint: object | None = None
 
     token_ids: list[int] = field(init=False)
     prompt_len: int = field(init=False)
@@ -73,8 +76,9 @@ class Sequence:
         """Take in a drawn token and see whether it ends the sequence."""
         may_end = self.may_end
         self.token_ids.append(token_id)
-        is_stop_token = token_id in self.request.sampling.stop_token_ids
-        if may_end and (is_stop_token or token_id in self.end_token_ids):
+        is_stop_token = may_end and token_id in self.request.sampling.stop_token_ids
+        is_end_token = token_id in self.end_token_ids and (may_end or self.constraint is not None)
+        if is_stop_token or is_end_token:
             self.finish_reason = FinishReason.STOP
             self.stop_token_id = token_id if is_stop_token else None
         elif len(self.token_ids) >= self.max_len:

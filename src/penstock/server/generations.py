@@ -21,6 +21,16 @@ class Arrival(NamedTuple):
     delta: Delta
 
 
+def _reason(error: BaseException | None) -> str:
+    match error:
+        case EngineFailed():
+            return "error"
+        case InvalidRequest():
+            return "refused"
+        case _:
+            return "cancelled"
+
+
 class Generations:
     """The generations of one HTTP request. Leaving the `with` block cancels what is unfinished."""
 
@@ -72,7 +82,7 @@ class Generations:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._cancel("error" if isinstance(error, EngineFailed) else "cancelled")
+        self._cancel(_reason(error))
 
     def _cancel(self, reason: str) -> None:
         while self._unfinished:

@@ -26,6 +26,13 @@ _COUNTERS = {
     ),
     "prefix_queries": ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache."),
     "prefix_hits": ("prefix_cache_hits", "Prompt tokens found there."),
+    "num_forced_tokens": (
+        "forced_tokens",
+        "Generated tokens that a grammar forced, taken without a step for each.",
+    ),
+    "num_grammars_compiled": ("grammars_compiled", "Grammars and JSON schemas compiled."),
+    "num_grammars_refused": ("grammars_refused", "Those that were wrong, or cost too much."),
+    "num_grammars_reused": ("grammar_cache_hits", "Requests whose grammar had been compiled."),
 }
 
 

@@ -8,6 +8,7 @@ import tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from penstock.text.chat_template import ChatTemplate
+from penstock.text.mid_text import mid_text_library
 from penstock.text.spelling import spelling_of
 from penstock.text.tokenizer_files import (
     chat_template_source,
@@ -41,7 +42,8 @@ class Tokenizer:
         if self.bos_token is not None and add_bos_token is not None:
             _settle_bos(library, self.bos_token, add_bos_token)
         added = library.get_added_tokens_decoder()
-        self.special_token_ids = frozenset(id_ for id_, token in added.items() if token.special)
+        self.special_tokens = {token.content: id_ for id_, token in added.items() if token.special}
+        self.special_token_ids = frozenset(self.special_tokens.values())
         self.vocab_size = max(library.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self._spelling = spelling_of(library.decoder)
         self._later = lru_cache(maxsize=self.vocab_size)(self._spell_later)
@@ -72,6 +74,19 @@ class Tokenizer:
             return self._library.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError:  # a lone surrogate, which no UTF-8 can carry
             raise InvalidRequest("The text is not valid Unicode.") from None
+
+    def encode_within(self, text: str) -> list[int] | None:
+        """Token ids that spell exactly `text`, which stands in the middle of another.
+
+        No space is put before it, nothing is normalized, and what looks like a special token is
+        plain text. None if the vocabulary cannot spell it.
+        """
+        ids = self._mid_text.encode(text, add_special_tokens=False).ids
+        return ids if self.spell(ids, at_start=False) == text.encode() else None
+
+    @cached_property
+    def _mid_text(self) -> tokenizers.Tokenizer:
+        return mid_text_library(self._library)
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`; bytes that are no UTF-8 become U+FFFD."""

@@ -56,12 +56,21 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     top: list[tuple[int, float]]
 
 
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a request cannot be answered, or not any further; `param` is the field at fault."""
+
+    message: str
+    param: str | None = None
+    remedy: str = ""
+
+
 class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one step added to one completion of a request.
 
     `logprobs` has one entry per token of `token_ids` when they were asked for. `prompt_logprobs`
     has one per prompt token computed in this step, except the first of the prompt, which nothing
     predicts. `num_cached` says, once per completion, how many prompt tokens the prefix cache held.
+    After a `refusal` nothing more comes of the whole request.
     """
 
     request_id: str
@@ -72,6 +81,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finish_reason: FinishReason | None = None
     stop_token_id: int | None = None
     num_cached: int | None = None
+    refusal: Refusal | None = None
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +94,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_steps: int = 0
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
+    num_forced_tokens: int = 0
     num_multiply_adds: int = 0
     """What the model's computations came to; a multiplication and an addition count as one."""
     num_bytes_read: int = 0
@@ -94,3 +105,6 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_preemptions: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
+    num_grammars_compiled: int = 0
+    num_grammars_refused: int = 0
+    num_grammars_reused: int = 0

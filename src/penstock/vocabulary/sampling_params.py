@@ -6,19 +6,22 @@ command-line flags and docs/sampling.md are derived from these fields. `engine/s
 """
 
 import difflib
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import msgspec
 import msgspec.structs
 from msgspec import Meta
 
 from penstock.vocabulary.errors import InvalidRequest
+from penstock.vocabulary.grammar import Grammar
 
 MAX_SAMPLES = 128
 MAX_LOGPROBS = 20
 MAX_STOP_STRINGS = 16
 MAX_STOP_LEN = 1024
 MAX_TOKEN_LIST = 4096
+
+T = TypeVar("T")
 
 TokenId = Annotated[int, Meta(ge=0)]
 TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_LIST)]
@@ -129,6 +132,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         bool,
         Meta(description="Leave special tokens out of the text."),
     ] = True
+    grammar: Annotated[
+        Grammar | None,
+        Meta(description="What the text must look like: docs/constrained-output.md."),
+    ] = None
 
     def __post_init__(self) -> None:
         for name, type_ in _FIELD_TYPES.items():
@@ -148,6 +155,18 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise InvalidRequest(
                 "allowed_token_ids leaves no token to draw.", param="allowed_token_ids"
             )
+        if self.grammar is not None:
+            self._check_beside_grammar(self.grammar)
+
+    def _check_beside_grammar(self, grammar: Grammar) -> None:
+        """Refuse what could leave no token that the grammar allows, or no end."""
+        for name in ("allowed_token_ids", "banned_token_ids", "ignore_eos"):
+            if getattr(self, name) != _DEFAULTS.get(name, []):
+                raise InvalidRequest(
+                    f"{name} cannot be combined with {grammar.param}.",
+                    param=name,
+                    remedy="The grammar alone says which tokens may come, and where the text ends.",
+                )
 
     @property
     def is_greedy(self) -> bool:
@@ -175,8 +194,12 @@ _DEFAULTS = {
 
 
 def _check(name: str, value: object, type_: Any) -> None:
+    _converted(name, value, type_)
+
+
+def _converted(name: str, value: object, type_: type[T]) -> T:
     try:
-        msgspec.convert(value, type_)
+        return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"{name}: {error}", param=name) from None
 
@@ -199,6 +222,8 @@ def sampling_params_from(values: dict[str, Any], *, also_known: list[str]) -> Sa
     bias = given.get("logit_bias")
     if isinstance(bias, dict):
         given["logit_bias"] = {_token_id(key): value for key, value in bias.items()}
+    if isinstance(given.get("grammar"), dict):
+        given["grammar"] = _converted("grammar", given["grammar"], Grammar)
     return SamplingParams(**given)
 
 

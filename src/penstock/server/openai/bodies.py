@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from penstock.server.errors import HttpError
 from penstock.server.openai.fields import IGNORED, REFUSED, drop_foreign
+from penstock.server.openai.structured import StructuredFields, grammar_of
 from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.sampling_params import MAX_LOGPROBS, SamplingParams, sampling_params_from
 
@@ -25,7 +26,7 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
-class GenerationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GenerationBody(StructuredFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every endpoint that generates text takes beside the sampling options."""
 
     model: Annotated[
@@ -151,6 +152,7 @@ def decode_body(
         )
     except msgspec.ValidationError as error:
         raise _bad_field(str(error)) from None
+    params = msgspec.structs.replace(params, grammar=grammar_of(body, params.grammar))
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest(
             "stream_options is only allowed when stream is true.", param="stream_options"

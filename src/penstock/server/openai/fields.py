@@ -8,6 +8,7 @@ from typing import Any
 from penstock.server.errors import HttpError
 
 IGNORED = {
+    "guided_decoding_backend": "there is one backend for constrained output",
     "metadata": "labels for a store of completions; nothing is stored here",
     "parallel_tool_calls": "says how tools may be called; without tools it says nothing",
     "prediction": "a guess at the answer, which may speed it up but never changes it",
@@ -28,7 +29,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "moderation": (),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),

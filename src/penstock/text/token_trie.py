@@ -1,0 +1,44 @@
+"""A vocabulary as llguidance walks it: a tree of the bytes that tokens spell."""
+
+from collections.abc import Sequence
+
+from llguidance import LLTokenizer, TokenizerWrapper
+
+from penstock.text.tokenizer import Tokenizer
+
+
+def token_trie(
+    tokenizer: Tokenizer, *, vocab_size: int, end_token_ids: Sequence[int]
+) -> LLTokenizer:
+    """The tree of a model's `vocab_size` token ids.
+
+    The bytes are those that clients will see (`Tokenizer.token_bytes`), so what is allowed is
+    decided by what is shown, whichever way the vocabulary spells. `end_token_ids` end a text, the
+    first of them by preference.
+    """
+    words = _Words(tokenizer, vocab_size, end_token_ids)
+    words.trie = LLTokenizer(TokenizerWrapper(words), eos_token=list(end_token_ids))
+    return words.trie
+
+
+class _Words:
+    """What llguidance asks of a tokenizer, under the names it asks for."""
+
+    trie: LLTokenizer
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_token_ids: Sequence[int]) -> None:
+        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(vocab_size)]
+        self.eos_token_id = end_token_ids[0]
+        self.bos_token_id = None
+        # a text may end there, but the token is never part of one, whatever it spells
+        self.special_token_ids = sorted({*tokenizer.special_token_ids, *end_token_ids})
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str) -> list[int]:
+        """Split forced text as the model knows it; a text that the vocabulary cannot spell that way
+        is split greedily.
+        """
+        if not isinstance(text, str):
+            raise TypeError("only text, not bytes: asked so by TokenizerWrapper")
+        token_ids = self._tokenizer.encode_within(text)
+        return self.trie.greedy_tokenize(text) if token_ids is None else token_ids

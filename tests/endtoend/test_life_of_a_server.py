@@ -23,6 +23,18 @@ async def ask(client: httpx.AsyncClient, **options) -> httpx.Response:
     return await client.post("/v1/completions", json={**LONG, **options})
 
 
+def test_it_says_at_start_up_what_it_will_tell_from_plain_text(served, tmp_path):
+    """The embedded model's chat template teaches neither tools nor thoughts."""
+    said = " ".join(served.log.read_text().split())
+    assert "tool calls │ none │ the chat template has none that we know" in said
+    with penstock_serve(
+        tmp_path, "--tool-parser", "hermes", "--reasoning-parser", "think"
+    ) as asked:
+        said = " ".join(asked.log.read_text().split())
+    assert "tool calls │ hermes │ as asked" in said
+    assert "reasoning │ think │ as asked" in said
+
+
 async def test_a_full_queue_answers_429_and_says_when_to_come_back(small):
     async with httpx.AsyncClient(base_url=small.url, timeout=100) as client:
         busy = [asyncio.create_task(ask(client)) for _ in range(4)]

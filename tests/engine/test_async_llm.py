@@ -33,12 +33,21 @@ async def test_the_life_of_an_async_llm():
         answer = await text(llm.submit(prompt, GREEDY))
         assert answer and await text(llm.submit(prompt, GREEDY)) == answer
         check_that_what_cannot_be_is_refused(llm, prompt)
+        await check_that_special_tokens_can_be_shown(llm, prompt)
         await check_that_what_is_cancelled_or_left_frees_its_blocks(llm, prompt)
         await check_that_a_dead_engine_is_replaced(llm, prompt)
         assert await text(llm.submit(prompt, GREEDY)) == answer
         unfinished = llm.submit(prompt, LONG)
     with pytest.raises(EngineFailed, match="stopped"):
         await text(unfinished)
+
+
+async def check_that_special_tokens_can_be_shown(llm: AsyncLLM, prompt: list[int]) -> None:
+    spelling, id_ = next(iter(llm.tokenizer.special_tokens.items()))
+    only_that = SamplingParams(max_tokens=2, allowed_token_ids=[id_], ignore_eos=True)
+    assert await text(llm.submit(prompt, only_that)) == ""
+    shown = llm.submit(prompt, only_that, shown_token_ids=frozenset({id_}))
+    assert await text(shown) == 2 * spelling
 
 
 def check_that_what_cannot_be_is_refused(llm: AsyncLLM, prompt: list[int]) -> None:

@@ -184,5 +184,5 @@ class OpenAIContract:
 
     def test_tools_are_refused_and_not_forgotten(self, client, model):
         tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
-        with pytest.raises(openai.BadRequestError, match="not supported yet"):
+        with pytest.raises(openai.BadRequestError, match="Tools cannot be offered"):
             client.chat.completions.create(model=model, messages=MESSAGES, tools=[tool])

@@ -56,6 +56,11 @@ class Submission:
         return bytes(self.request.prompt_token_ids).decode()
 
     @property
+    def special_token_ids(self) -> list[int]:
+        """Those in the prompt; without special tokens beyond `<|end|>` there is nothing to see."""
+        return [id_ for id_ in self.request.prompt_token_ids if id_ > 255]
+
+    @property
     def params(self) -> SamplingParams:
         return self.request.sampling
 
@@ -70,9 +75,10 @@ class ScriptedLLM:
         max_model_len: int = 1000,
         sampling_defaults: dict[str, Any] | None = None,
         chat_template: str | None = CHAT_TEMPLATE,
+        special_tokens: tuple[str, ...] = (),
     ) -> None:
         self.script = script or Script()
-        self.tokenizer = byte_tokenizer(chat_template)
+        self.tokenizer = byte_tokenizer(chat_template, special_tokens)
         self.model_name = "scripted"
         self.max_model_len = max_model_len
         self.max_in_flight = 1000
@@ -98,6 +104,7 @@ class ScriptedLLM:
         request_id: str | None = None,
         priority: int = 0,
         salt: str = "",
+        shown_token_ids: frozenset[int] = frozenset(),
     ) -> "ScriptedGeneration":
         if self.refusal is not None:
             if not self.num_until_refusal:
@@ -113,7 +120,8 @@ class ScriptedLLM:
         self.submissions.append(Submission(request))
         self.in_flight.add(request.request_id)
         script = self.script(request) if callable(self.script) else self.script
-        return ScriptedGeneration(request, script, self)
+        transcript = Transcript(request, self.tokenizer, shown_token_ids=shown_token_ids)
+        return ScriptedGeneration(request, script, transcript, self)
 
     @property
     def last(self) -> Submission:
@@ -123,10 +131,13 @@ class ScriptedLLM:
 class ScriptedGeneration:
     """One submitted prompt."""
 
-    def __init__(self, request: Request, script: Script, owner: ScriptedLLM) -> None:
+    def __init__(
+        self, request: Request, script: Script, transcript: Transcript, owner: ScriptedLLM
+    ) -> None:
         self.request_id = request.request_id
         self._request = request
         self._script = script
+        self._transcript = transcript
         self._owner = owner
         self._cancelled = asyncio.Event()
 
@@ -137,7 +148,6 @@ class ScriptedGeneration:
         self._cancelled.set()
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
-        transcript = Transcript(self._request, self._owner.tokenizer)
         if self._script.refused is not None:
             grammar = self._request.sampling.grammar
             raise InvalidRequest(self._script.refused, param=grammar.param if grammar else None)
@@ -147,8 +157,8 @@ class ScriptedGeneration:
                 raise EngineFailed("The engine process died while it worked on this request.")
             if self._cancelled.is_set():
                 return
-            delta = transcript.add(output)
-            if transcript.has_ended:
+            delta = self._transcript.add(output)
+            if self._transcript.has_ended:
                 self._owner.in_flight.discard(self.request_id)
             if delta is not None:
                 yield delta
@@ -201,8 +211,8 @@ def scripted_logprobs(token_id: int, num_top: int) -> TokenLogprobs:
 
 
 @functools.cache
-def byte_tokenizer(chat_template: str | None) -> Tokenizer:
-    """The real tokenizer over a vocabulary of 256 bytes."""
+def byte_tokenizer(chat_template: str | None, special_tokens: tuple[str, ...] = ()) -> Tokenizer:
+    """The real tokenizer over a vocabulary of 256 bytes, and special tokens."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in printable]
     spelling = {byte: chr(byte) for byte in printable}
@@ -211,7 +221,7 @@ def byte_tokenizer(chat_template: str | None) -> Tokenizer:
     library = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[]))
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     library.decoder = decoders.ByteLevel()
-    library.add_special_tokens(["<|end|>"])
+    library.add_special_tokens(["<|end|>", *special_tokens])
     return Tokenizer(
         library,
         special_tokens={"eos_token": "<|end|>"},

@@ -254,7 +254,7 @@ async def test_the_served_name_may_differ_from_the_model_s():
 
 
 async def test_trivial_values_of_unsupported_options_pass():
-    answer = await completion(ScriptedLLM(), prompt="abc", best_of=2, n=2, suffix="", tools=[])
+    answer = await completion(ScriptedLLM(), prompt="abc", best_of=2, n=2, suffix="", functions=[])
     assert len(answer["choices"]) == 2
 
 

@@ -3,7 +3,7 @@
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from penstock.text.chat_template import ChatTemplate, flatten_content
+from penstock.text.chat_template import ChatTemplate
 from penstock.vocabulary.errors import InvalidRequest, ModelError
 
 CHATML = """\
@@ -181,36 +181,3 @@ def test_what_goes_wrong_in_a_template_is_said(source, message):
 def test_a_template_that_is_not_jinja_is_the_model_s_fault():
     with pytest.raises(ModelError, match="line 2: "):
         ChatTemplate("first\n{% if %}", special_tokens={})
-
-
-# Content
-
-
-def test_text_parts_become_one_text_a_line_each():
-    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two", "cache": True}]
-    messages = [{"role": "user", "content": parts}]
-    assert flatten_content(messages) == [{"role": "user", "content": "one\ntwo"}]
-    assert messages[0]["content"] is parts
-    assert render("{{ messages[0].content }}", messages) == "one\ntwo"
-
-
-@pytest.mark.parametrize("message", [{"role": "a", "content": None}, {"role": "a"}, ONE[0]])
-def test_other_content_stays_as_it_is(message):
-    assert flatten_content([message]) == [message]
-
-
-def test_an_unsupported_part_is_refused_by_type():
-    with pytest.raises(InvalidRequest, match="type image_url are not supported") as refusal:
-        flatten_content([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}])
-    assert refusal.value.param == "messages"
-
-
-@pytest.mark.parametrize("content", [7, {"type": "text"}, ["hi"], [{"text": "hi"}], [{"type": 1}]])
-def test_malformed_content_is_refused(content):
-    with pytest.raises(InvalidRequest):
-        flatten_content([{"role": "user", "content": content}])
-
-
-def test_a_text_part_without_text_is_refused():
-    with pytest.raises(InvalidRequest, match="must have a text"):
-        flatten_content([{"role": "user", "content": [{"type": "text"}]}])

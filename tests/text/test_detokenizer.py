@@ -136,6 +136,12 @@ def test_special_tokens_show_when_asked_for():
     assert streamed(TOKENIZERS["byte_level"], [ids]) == "a"
 
 
+def test_single_special_tokens_can_be_shown():
+    ids = [LIBRARIES["byte_level"].token_to_id(token) for token in ("<s>", "a", "</s>")]
+    shown = frozenset(ids[2:])
+    assert streamed(TOKENIZERS["byte_level"], [ids], shown_token_ids=shown) == "a</s>"
+
+
 @pytest.mark.parametrize("token", ["<0xFF>", "▁a", "</s>"])
 def test_however_long_the_text_each_token_is_spelled_once(token, monkeypatch):
     tokenizer = TOKENIZERS["byte_fallback"]

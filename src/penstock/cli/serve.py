@@ -9,13 +9,14 @@ import typer
 import uvloop
 from rich.console import Console
 
-from penstock.cli.table import print_settings
+from penstock.cli.table import Row, print_settings
 from penstock.engine.async_llm import AsyncLLM
 from penstock.engine.bars import loading_bar
 from penstock.engine.front_settings import FrontSettings
 from penstock.engine.settings import EngineSettings
 from penstock.server.serve import serve as serve_http
 from penstock.server.settings import ServerSettings
+from penstock.text.parsing.choice import chosen_formats
 
 
 def serve(
@@ -53,10 +54,22 @@ async def _serve(llm: AsyncLLM, settings: ServerSettings) -> int:
     try:
         with loading_bar() as on_progress:
             await llm.start(on_progress)
-        print_settings(llm.resolved, llm.notes, console)
+        print_settings(llm.resolved, llm.notes, console, _formats(llm, settings))
         return await serve_http(llm, settings, on_ready=lambda url: _greet(url, console))
     finally:
         await llm.close()
+
+
+def _formats(llm: AsyncLLM, settings: ServerSettings) -> list[Row]:
+    """What will be told from plain text in the model's answers."""
+    formats = chosen_formats(
+        settings.tool_parser, settings.reasoning_parser, llm.tokenizer.chat_template_source
+    )
+    tools, reasoning = formats.tools, formats.reasoning
+    return [
+        ("tool calls", tools.name if tools else "none", formats.tools_reason),
+        ("reasoning", reasoning.name if reasoning else "none", formats.reasoning_reason),
+    ]
 
 
 def _greet(url: str, console: Console) -> Any:

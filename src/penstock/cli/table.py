@@ -1,5 +1,7 @@
 """What was chosen, and why: the table that a start prints."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -8,20 +10,26 @@ from penstock.engine.settings import Resolved
 _MIB = 2**20
 
 
-def print_settings(resolved: Resolved, notes: list[str], console: Console) -> None:
-    """One row per setting, with its reason; below it, words on what the hardware lacks."""
+Row = tuple[str, str, str]
+"""Of the table: a setting, its value, and why."""
+
+
+def print_settings(
+    resolved: Resolved, notes: list[str], console: Console, more: Sequence[Row] = ()
+) -> None:
+    """One row per setting, with its reason, and `more`; below, what the hardware lacks."""
     table = Table(title="Penstock", title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("setting", style="cyan", no_wrap=True)
     table.add_column("value", style="bold")
     table.add_column("why", style="dim")
-    for row in _rows(resolved):
+    for row in [*_rows(resolved), *more]:
         table.add_row(*row)
     console.print(table)
     for note in notes:
         console.print(note, style="dim", highlight=False)
 
 
-def _rows(resolved: Resolved) -> list[tuple[str, str, str]]:
+def _rows(resolved: Resolved) -> list[Row]:
     why = resolved.reasons
     full_size = resolved.kv_tokens // resolved.max_model_len
     holds = f"{resolved.kv_tokens:,} tokens: {full_size:,} sequences of full length"

@@ -47,10 +47,10 @@ class Generation:
     more.
     """
 
-    def __init__(self, request: Request, tokenizer: Tokenizer, owner: "AsyncLLM") -> None:
+    def __init__(self, request: Request, transcript: Transcript, owner: "AsyncLLM") -> None:
         self.request_id = request.request_id
         self.num_sequences = request.sampling.n
-        self._transcript = Transcript(request, tokenizer)
+        self._transcript = transcript
         self._owner = owner
         self._deltas: asyncio.Queue[Delta | PenstockError | None] = asyncio.Queue()
 
@@ -267,9 +267,11 @@ class AsyncLLM:
         request_id: str | None = None,
         priority: int = 0,
         salt: str = "",
+        shown_token_ids: frozenset[int] = frozenset(),
     ) -> Generation:
         """Hand a prompt to the engine.
 
+        `shown_token_ids` are special tokens to leave in the text for whoever looks for them.
         Raises, before anything is sent, `InvalidRequest` if it can never be answered, `Overloaded`
         if too many wait already, and `Unavailable` while there is no engine.
         """
@@ -292,7 +294,8 @@ class AsyncLLM:
             priority=priority,
             salt=salt,
         )
-        generation = Generation(request, self.tokenizer, self)
+        transcript = Transcript(request, self.tokenizer, shown_token_ids=shown_token_ids)
+        generation = Generation(request, transcript, self)
         self._generations[request.request_id] = generation
         self._engine.send(request)
         return generation

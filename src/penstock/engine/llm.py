@@ -11,7 +11,7 @@ from penstock.engine.loading import load_engine, prepare
 from penstock.engine.settings import settings_from
 from penstock.engine.transcript import Transcript, empty_result
 from penstock.models.location import find_model
-from penstock.text.chat_template import flatten_content
+from penstock.text.chat_prompt import chat_prompt
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.messages import Cancel, EngineStats, Request
@@ -105,15 +105,7 @@ class LLM:
 
     def chat_prompt(self, messages: list[dict[str, Any]]) -> TokensPrompt:
         """A conversation as a prompt. Raises `InvalidRequest` if the model has no chat template."""
-        template = self.tokenizer.chat_template
-        if template is None:
-            raise InvalidRequest(
-                f"{self.resolved.model} has no chat template.",
-                param="messages",
-                remedy="Use generate() with a prompt of your own making.",
-            )
-        text = template.render(flatten_content(messages))
-        token_ids = self.tokenizer.encode(text, add_special_tokens=False)
+        text, token_ids = chat_prompt(self.tokenizer, messages)
         return {"prompt_token_ids": token_ids, "prompt": text}
 
     def _requests(

@@ -10,12 +10,15 @@ from penstock.vocabulary.results import CompletionOutput, Delta, RequestOutput
 class _Completion:
     """One completion's text so far, and whether it has ended."""
 
-    def __init__(self, request: Request, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, request: Request, tokenizer: Tokenizer, shown_token_ids: frozenset[int]
+    ) -> None:
         params = request.sampling
         self.detokenizer = Detokenizer(
             tokenizer,
             prompt_token_ids=request.prompt_token_ids,
             skip_special_tokens=params.skip_special_tokens,
+            shown_token_ids=shown_token_ids,
         )
         self.stop_strings = StopStrings(
             params.stop_strings, include_in_output=params.include_stop_str_in_output
@@ -33,11 +36,22 @@ class _Completion:
 
 
 class Transcript:
-    """Turns the outputs of one request into deltas of text."""
+    """Turns the outputs of one request into deltas of text.
 
-    def __init__(self, request: Request, tokenizer: Tokenizer) -> None:
+    `shown_token_ids` are special tokens that stay in the text, whatever the request says of others.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        tokenizer: Tokenizer,
+        *,
+        shown_token_ids: frozenset[int] = frozenset(),
+    ) -> None:
         self.request = request
-        self._completions = [_Completion(request, tokenizer) for _ in range(request.sampling.n)]
+        self._completions = [
+            _Completion(request, tokenizer, shown_token_ids) for _ in range(request.sampling.n)
+        ]
 
     def add(self, output: Output) -> Delta | None:
         """What this output adds, or None if its completion has ended already.

@@ -48,4 +48,5 @@ class EngineFront(Protocol):
         request_id: str | None = None,
         priority: int = 0,
         salt: str = "",
+        shown_token_ids: frozenset[int] = frozenset(),
     ) -> Generation: ...

@@ -3,12 +3,14 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from penstock.server.engine_front import EngineFront
 from penstock.server.errors import HttpError
 from penstock.server.metrics import Metrics
 from penstock.server.settings import ServerSettings
+from penstock.text.parsing.choice import Formats, chosen_formats
 from penstock.vocabulary.errors import Unavailable
 
 
@@ -28,6 +30,15 @@ class Front:
     @property
     def model_name(self) -> str:
         return self.settings.served_model_name or self.llm.model_name
+
+    @cached_property
+    def formats(self) -> Formats:
+        """How the served model writes tool calls and thoughts."""
+        return chosen_formats(
+            self.settings.tool_parser,
+            self.settings.reasoning_parser,
+            self.llm.tokenizer.chat_template_source,
+        )
 
     def check_model(self, name: str | None) -> None:
         """Refuse a request that asks for a model that is not served here."""

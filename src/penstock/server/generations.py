@@ -42,7 +42,13 @@ class Generations:
         self._num_left: dict[int, int] = {}
 
     def submit(
-        self, prompts: Sequence[list[int]], params: SamplingParams, *, priority: int, salt: str
+        self,
+        prompts: Sequence[list[int]],
+        params: SamplingParams,
+        *,
+        priority: int,
+        salt: str,
+        shown_token_ids: frozenset[int],
     ) -> Self:
         """Hand every prompt to the engine, or none if one of them is refused."""
         self._front.check_open()
@@ -55,6 +61,7 @@ class Generations:
                     request_id=f"{self._request_id}-{position}",
                     priority=priority,
                     salt=salt,
+                    shown_token_ids=shown_token_ids,
                 )
                 self._num_left[position] = params.n
         except BaseException:

@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass, field
 
+from penstock.text.parsing.choice import (
+    AUTO,
+    REASONING_PARSERS,
+    TOOL_PARSERS,
+    check_parser_names,
+)
 from penstock.vocabulary.errors import SettingsError
 
 
@@ -37,6 +43,20 @@ class ServerSettings:
     max_prompts: int = field(
         default=256, metadata={"help": "Most prompts accepted in one completions request."}
     )
+    tool_parser: str = field(
+        default=AUTO,
+        metadata={
+            "help": "How the model writes tool calls: "
+            f"{', '.join(TOOL_PARSERS)}. By default as its chat template teaches it."
+        },
+    )
+    reasoning_parser: str = field(
+        default=AUTO,
+        metadata={
+            "help": "How the model marks what it thinks before it answers: "
+            f"{', '.join(REASONING_PARSERS)}. By default as its chat template does."
+        },
+    )
     request_timeout_s: float | None = field(
         default=None,
         metadata={"help": "Give up on a request after this many seconds; by default never."},
@@ -50,6 +70,7 @@ class ServerSettings:
     )
 
     def __post_init__(self) -> None:
+        check_parser_names(self.tool_parser, self.reasoning_parser)
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port {self.port} is not between 0 and 65535.")
         if not all(key.strip() for key in self.api_keys):

@@ -40,21 +40,22 @@ class ChatTemplate:
     def render(
         self,
         messages: list[dict[str, Any]],
+        /,
         *,
         add_generation_prompt: bool = True,
         tools: list[Any] | None = None,
         **kwargs: Any,
     ) -> str:
-        """The prompt for `messages`; `kwargs` are further variables of the template.
+        """The conversation written down; `kwargs` are further variables of the template.
 
-        Special tokens are part of the result, so encode it without adding any. Raises
+        `messages` are such as `for_template` makes. Special tokens are part of the result. Raises
         `InvalidRequest` with the template's own words if it refuses, or with what went wrong in it.
         """
         variables = {
             "documents": None,
             **self._special_tokens,
             **kwargs,
-            "messages": flatten_content(messages),
+            "messages": messages,
             "tools": tools,
             "add_generation_prompt": add_generation_prompt,
         }
@@ -62,38 +63,6 @@ class ChatTemplate:
             return self._environment.render(self._template, variables)
         except Exception as error:  # a template can fail in any way that an expression can
             raise InvalidRequest(_explained(error), param="messages") from None
-
-
-def flatten_content(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same messages, with a list of text parts as content made one text, a line per part."""
-    return [
-        {**message, "content": _as_text(message["content"])} if "content" in message else message
-        for message in messages
-    ]
-
-
-def _as_text(content: object) -> str | None:
-    if content is None or isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise InvalidRequest("A message's content must be text or parts.", param="messages")
-    return "\n".join(map(_text_of_part, content))
-
-
-def _text_of_part(part: object) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(part, dict) or not isinstance(kind, str):
-        raise InvalidRequest("A content part must be an object with a type.", param="messages")
-    if kind != "text":
-        raise InvalidRequest(
-            f"Content parts of type {kind} are not supported.",
-            param="messages",
-            remedy="Send text parts only.",
-        )
-    text = part.get("text")
-    if not isinstance(text, str):
-        raise InvalidRequest("A text part must have a text.", param="messages")
-    return text
 
 
 def _explained(error: Exception) -> str:

@@ -15,7 +15,8 @@ class Detokenizer:
     Each token is spelled once, and at most three bytes wait for their character to be completed,
     so the cost per token does not depend on what came before. `prompt_token_ids` are what the
     completion follows: its first word then keeps its leading space, and a character begun there is
-    completed here.
+    completed here. `shown_token_ids` are special tokens to leave in the text even if it has no
+    others.
     """
 
     def __init__(
@@ -24,9 +25,11 @@ class Detokenizer:
         *,
         prompt_token_ids: Sequence[int] = (),
         skip_special_tokens: bool = True,
+        shown_token_ids: frozenset[int] = frozenset(),
     ) -> None:
         self._tokenizer = tokenizer
-        self._skip_special_tokens = skip_special_tokens
+        skipped = tokenizer.special_token_ids if skip_special_tokens else frozenset()
+        self._hidden = skipped - shown_token_ids
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
         self._characters.decode(self._end_of(prompt_token_ids))
         self._at_start = not any(self._spell([id_]) for id_ in prompt_token_ids)
@@ -44,9 +47,7 @@ class Detokenizer:
         return ""
 
     def _spell(self, token_ids: Sequence[int], *, at_start: bool = False) -> bytes:
-        return self._tokenizer.spell(
-            token_ids, at_start=at_start, skip_special_tokens=self._skip_special_tokens
-        )
+        return self._tokenizer.spell(token_ids, at_start=at_start, hidden=self._hidden)
 
     def _end_of(self, token_ids: Sequence[int]) -> bytes:
         """As many of the last bytes as can still matter to the next character."""

@@ -8,6 +8,7 @@ import tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from penstock.text.chat_template import ChatTemplate
+from penstock.text.markers import Markers
 from penstock.text.mid_text import mid_text_library
 from penstock.text.spelling import spelling_of
 from penstock.text.tokenizer_files import (
@@ -19,7 +20,8 @@ from penstock.vocabulary.errors import InvalidRequest, ModelError
 
 
 class Tokenizer:
-    """A model's vocabulary. `bos_token` and `eos_token` are None where the model names none.
+    """A model's vocabulary. `bos_token` and `eos_token` are None where the model names none, and so
+    is `chat_template_source`.
 
     Every id lies below `vocab_size`, those of added tokens included. An id without a token, as in
     the padding of an embedding, spells nothing.
@@ -35,7 +37,7 @@ class Tokenizer:
     ) -> None:
         self._library = library
         self._special_tokens = special_tokens or {}
-        self._chat_template_source = chat_template_source
+        self.chat_template_source = chat_template_source
         self.bos_token = self._special_tokens.get("bos_token")
         self.eos_token = self._special_tokens.get("eos_token")
         _make_plain(library, self._special_tokens.values())
@@ -45,6 +47,9 @@ class Tokenizer:
         self.special_tokens = {token.content: id_ for id_, token in added.items() if token.special}
         self.special_token_ids = frozenset(self.special_tokens.values())
         self.vocab_size = max(library.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self.markers = Markers(
+            library, chat_template_source or "", unknown=self._special_tokens.get("unk_token")
+        )
         self._spelling = spelling_of(library.decoder)
         self._later = lru_cache(maxsize=self.vocab_size)(self._spell_later)
 
@@ -64,12 +69,15 @@ class Tokenizer:
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
         """How this model wants a conversation written down, or None if it does not say."""
-        if self._chat_template_source is None:
+        if self.chat_template_source is None:
             return None
-        return ChatTemplate(self._chat_template_source, special_tokens=self._special_tokens)
+        return ChatTemplate(self.chat_template_source, special_tokens=self._special_tokens)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`. A rendered chat has its special tokens already: add none to it."""
+        """Token ids of `text`, in which special tokens may be spelled out.
+
+        A conversation is encoded by `chat_prompt`, which lets only the template spell them.
+        """
         try:
             return self._library.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError:  # a lone surrogate, which no UTF-8 can carry
@@ -90,14 +98,22 @@ class Tokenizer:
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`; bytes that are no UTF-8 become U+FFFD."""
-        spelled = self.spell(token_ids, at_start=True, skip_special_tokens=skip_special_tokens)
+        hidden = None if skip_special_tokens else frozenset[int]()
+        spelled = self.spell(token_ids, at_start=True, hidden=hidden)
         return spelled.decode("utf-8", "replace")
 
     def spell(
-        self, token_ids: Iterable[int], *, at_start: bool, skip_special_tokens: bool = True
+        self,
+        token_ids: Iterable[int],
+        *,
+        at_start: bool,
+        hidden: frozenset[int] | None = None,
     ) -> bytes:
-        """The bytes that these tokens add to a text, of which they are the start or not."""
-        hidden = self.special_token_ids if skip_special_tokens else frozenset()
+        """The bytes that these tokens add to a text, of which they are the start or not.
+
+        Tokens that are `hidden` add nothing; by default these are the special ones.
+        """
+        hidden = self.special_token_ids if hidden is None else hidden
         shown = [id_ for id_ in token_ids if id_ not in hidden]
         parts = list(map(self._later, shown))
         if at_start:

@@ -9,6 +9,7 @@ from msgspec import Meta
 from penstock.server.errors import HttpError
 from penstock.server.openai.fields import IGNORED, REFUSED, drop_foreign
 from penstock.server.openai.structured import StructuredFields, grammar_of
+from penstock.server.openai.tools import MAX_TOOLS, PastCall, Tool, ToolChoice
 from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.sampling_params import MAX_LOGPROBS, SamplingParams, sampling_params_from
 
@@ -68,18 +69,32 @@ class CompletionBody(GenerationBody, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One message of a conversation. What is neither null nor empty reaches the chat template."""
+    """One message of a conversation. What is neither null nor empty reaches the chat template.
+
+    `reasoning` is another name of `reasoning_content`.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: list[PastCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     refusal: str | None = None
     annotations: list[Any] | None = None
     audio: None = None
     function_call: dict[str, Any] | None = None
+
+    def for_template(self) -> dict[str, Any]:
+        """As chat templates expect it."""
+        message: dict[str, Any] = {"content": None, **msgspec.to_builtins(self)}
+        if self.tool_calls is not None:
+            message["tool_calls"] = [call.for_template() for call in self.tool_calls]
+        reasoning = message.pop("reasoning", None)
+        if reasoning is not None:
+            message.setdefault("reasoning_content", reasoning)
+        return message
 
 
 class ChatBody(GenerationBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,6 +113,21 @@ class ChatBody(GenerationBody, frozen=True, kw_only=True, forbid_unknown_fields=
         Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None,
         Meta(description="And those of this many likeliest tokens; needs logprobs."),
     ] = None
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None,
+        Meta(description="Variables of the chat template, such as enable_thinking."),
+    ] = None
+    tools: Annotated[
+        Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None,
+        Meta(description="Functions that the model may call."),
+    ] = None
+    tool_choice: Annotated[
+        ToolChoice | None,
+        Meta(description="auto: as the model likes; none; required: at least one; or which one."),
+    ] = None
+    parallel_tool_calls: Annotated[
+        bool, Meta(description="Whether one answer may make several calls.")
+    ] = True
 
 
 Body = TypeVar("Body", bound=GenerationBody)

@@ -1,30 +1,54 @@
-"""Answers of /v1/chat/completions: one document, or a stream of events."""
+"""Whole answers of /v1/chat/completions."""
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from penstock.server.generations import Generations
-from penstock.server.openai.job import Job, Usage, collected
+from penstock.server.openai.chat_job import ChatJob
+from penstock.server.openai.job import Usage, collected
 from penstock.server.openai.logprobs import (
     ChatLogprobs,
     PromptLogprob,
     chat_logprobs,
     prompt_logprobs,
 )
-from penstock.server.sse import DONE, EventTemplate, json_part, json_text
-from penstock.vocabulary.results import CompletionOutput, Delta
+from penstock.text.parsing.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
+from penstock.vocabulary.results import CompletionOutput
 
 
-class AnswerMessage(msgspec.Struct, frozen=True):
-    """What the model says."""
+class AnswerFunction(msgspec.Struct):
+    """What is called. The arguments are JSON as the model wrote it, which may be malformed."""
 
-    content: str
+    name: str
+    arguments: str = ""
+
+
+class AnswerCall(msgspec.Struct):
+    """A tool call."""
+
+    id: str
+    function: AnswerFunction
+    type: Literal["function"] = "function"
+
+
+class AnswerMessage(msgspec.Struct, kw_only=True):
+    """What the model says. `content` is null if it only thinks or calls tools.
+
+    `reasoning` is another name of `reasoning_content`, what it thought before; there if it did.
+    """
+
     role: Literal["assistant"] = "assistant"
+    content: str | None = None
     refusal: None = None
+    tool_calls: list[AnswerCall] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+
+    @property
+    def num_calls(self) -> int:
+        return 0 if self.tool_calls is UNSET else len(self.tool_calls)
 
 
 class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +73,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     prompt_logprobs: list[dict[int, PromptLogprob] | None] | UnsetType = UNSET
 
 
-async def chat_document(job: Job, generations: Generations) -> bytes:
+async def chat_document(job: ChatJob, generations: Generations) -> bytes:
     """The whole answer as JSON."""
     (output,), usage = await collected(generations.arrivals(), job)
     return msgspec.json.encode(
@@ -66,80 +90,40 @@ async def chat_document(job: Job, generations: Generations) -> bytes:
     )
 
 
-async def chat_events(job: Job, generations: Generations) -> AsyncGenerator[bytes]:
-    """The answer as it comes: for each choice its role, its text, and why it ended."""
-    events = _ChatEvents(job)
-    usage = Usage.of_prompts(job.prompts)
-    async with aclosing(generations.arrivals()) as arrivals:
-        async for _, delta in arrivals:
-            usage.add(delta)
-            for event in events.of(delta):
-                yield event
-    if job.include_usage:
-        yield events.template.usage(usage)
-    yield DONE
-
-
-class _ChatEvents:
-    """Renders deltas."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._opened: set[int] = set()
-        self.template = EventTemplate(
-            {
-                "id": job.id,
-                "object": "chat.completion.chunk",
-                "created": job.created,
-                "model": job.model,
-            },
-            include_usage=job.include_usage,
-        )
-
-    def of(self, delta: Delta) -> Iterator[bytes]:
-        head = b'{"index":%d,"delta":' % delta.index
-        if delta.index not in self._opened:
-            self._opened.add(delta.index)
-            yield self.template.choice(
-                head,
-                b'{"role":"assistant","content":"","refusal":null},'
-                b'"logprobs":null,"finish_reason":null}',
-            )
-        if delta.text or delta.logprobs:
-            yield self.template.choice(
-                head,
-                b'{"content":',
-                json_text(delta.text),
-                b'},"logprobs":',
-                self._logprobs(delta),
-                b',"finish_reason":null}',
-            )
-        if delta.finish_reason is not None:
-            yield self.template.choice(
-                head,
-                b'{},"logprobs":null,"finish_reason":"',
-                delta.finish_reason.value.encode(),
-                b'","stop_reason":',
-                json_part(delta.stop_reason),
-                b"}",
-            )
-
-    def _logprobs(self, delta: Delta) -> bytes:
-        if self._job.params.logprobs is None:
-            return b"null"
-        return json_part(
-            chat_logprobs(delta.logprobs, self._job.params.logprobs, self._job.tokenizer)
-        )
-
-
-def _choice(output: CompletionOutput, job: Job) -> ChatChoice:
+def _choice(output: CompletionOutput, job: ChatJob) -> ChatChoice:
+    parser = job.parser()
+    message = _message(parser.add(output.text) + parser.finish())
     num_top = job.params.logprobs or 0
     return ChatChoice(
         index=output.index,
-        message=AnswerMessage(output.text),
+        message=message,
         logprobs=None
         if output.logprobs is None
         else chat_logprobs(output.logprobs, num_top, job.tokenizer),
-        finish_reason=output.finish_reason,
+        finish_reason=job.finish_reason(output.finish_reason or "", message.num_calls),
         stop_reason=output.stop_reason,
     )
+
+
+def _message(pieces: list[Piece]) -> AnswerMessage:
+    content: list[str] = []
+    reasoning: list[str] = []
+    calls: list[AnswerCall] = []
+    for piece in pieces:
+        match piece:
+            case Content(text):
+                content.append(text)
+            case Reasoning(text):
+                reasoning.append(text)
+            case CallBegin(_, id_, name):
+                calls.append(AnswerCall(id_, AnswerFunction(name)))
+            case CallArguments(index, text):
+                calls[index].function.arguments += text
+    message = AnswerMessage(content="".join(content) or None)
+    if calls:
+        message.tool_calls = calls
+    if reasoning:
+        message.reasoning_content = message.reasoning = "".join(reasoning)
+    if not pieces:
+        message.content = ""
+    return message

@@ -10,7 +10,6 @@ from penstock.server.errors import HttpError
 IGNORED = {
     "guided_decoding_backend": "there is one backend for constrained output",
     "metadata": "labels for a store of completions; nothing is stored here",
-    "parallel_tool_calls": "says how tools may be called; without tools it says nothing",
     "prediction": "a guess at the answer, which may speed it up but never changes it",
     "prompt_cache_key": "routes requests to a cache; cache_salt is what separates caches here",
     "prompt_cache_options": "how to bill and keep a cache; the prefix cache needs no advice",
@@ -30,8 +29,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "moderation": (),
     "reasoning_effort": ("none",),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
 }

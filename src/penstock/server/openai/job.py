@@ -22,7 +22,10 @@ from penstock.vocabulary.sampling_params import SamplingParams
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One request for text, understood. `id`, `created` and `model` head every answer."""
+    """One request for text, understood. `id`, `created` and `model` head every answer.
+
+    `shown_token_ids` are special tokens that the answer's reader needs to see.
+    """
 
     id: str
     created: int
@@ -31,6 +34,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     params: SamplingParams
     tokenizer: Tokenizer
     include_usage: bool
+    shown_token_ids: frozenset[int] = frozenset()
 
 
 class PromptTokensDetails(msgspec.Struct):
@@ -76,6 +80,7 @@ def submitted(
         job.params,
         priority=body.priority,
         salt=salt_of(request.scope) + (body.cache_salt or ""),
+        shown_token_ids=job.shown_token_ids,
     )
     if body.stream:
         return EventStream(front, generations, events)

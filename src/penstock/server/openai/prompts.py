@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
 from penstock.server.engine_front import EngineFront
 from penstock.server.openai.bodies import ChatBody, CompletionBody
+from penstock.text.chat_prompt import chat_prompt
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.errors import ContextTooLong, InvalidRequest
 from penstock.vocabulary.sampling_params import SamplingParams
@@ -48,24 +49,22 @@ async def completion_prompts(
     return _none_empty(await _off_loop_if_long(encode_all, num_chars), "prompt")
 
 
-async def chat_prompt(body: ChatBody, tokenizer: Tokenizer) -> Prompt:
-    """The conversation as the model's chat template writes it down."""
-    template = tokenizer.chat_template
-    if template is None:
+async def conversation(
+    body: ChatBody, tools: list[dict[str, Any]] | None, tokenizer: Tokenizer
+) -> Prompt:
+    """The conversation as the model's chat template writes it down, with the tools on offer."""
+    said = [message.for_template() for message in body.messages]
+    variables = body.chat_template_kwargs or {}
+    if reserved := variables.keys() & {"messages", "tools", "add_generation_prompt"}:
         raise InvalidRequest(
-            "This model has no chat template.",
-            param="messages",
-            remedy="Use /v1/completions, or serve a model that was trained to chat.",
+            f"chat_template_kwargs cannot set {min(reserved)}.", param="chat_template_kwargs"
         )
-    messages = [msgspec.to_builtins(message) for message in body.messages]
-    for message in messages:
-        message.setdefault("content", None)
-    num_chars = sum(len(str(message["content"])) for message in messages)
 
     def encode() -> Prompt:
-        text = template.render(messages)
-        return Prompt(tokenizer.encode(text, add_special_tokens=False), text)
+        text, token_ids = chat_prompt(tokenizer, said, tools=tools, variables=variables)
+        return Prompt(token_ids, text)
 
+    num_chars = len(str(said)) + len(str(tools)) + len(str(variables))
     return _none_empty([await _off_loop_if_long(encode, num_chars)], "messages")[0]
 
 

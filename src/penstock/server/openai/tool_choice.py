@@ -1,9 +1,12 @@
 """Holding the model to the calls that a request allows or demands."""
 
-from penstock.server.errors import HttpError
+import msgspec
+
 from penstock.server.openai.tools import Offer
 from penstock.text.parsing.choice import Formats
 from penstock.text.parsing.tool_grammar import CallableTool, ToolGrammar, tool_grammar
+from penstock.vocabulary.errors import InvalidRequest
+from penstock.vocabulary.grammar import Grammar
 from penstock.vocabulary.sampling_params import SamplingParams
 
 
@@ -18,10 +21,12 @@ def held_to(
 
     Thoughts that `prompt` has begun come first, and are free.
     """
-    if offer.format is None:
-        return params
     reasoning = formats.reasoning
     is_thinking = reasoning is not None and reasoning.is_opened_by(prompt)
+    after = reasoning.close if reasoning is not None and is_thinking else ""
+    params = _behind_thoughts(params, after)
+    if offer.format is None:
+        return params
     grammar = tool_grammar(
         [
             CallableTool(tool.function.name, tool.function.parameters, bool(tool.function.strict))
@@ -32,17 +37,27 @@ def held_to(
         must_call=offer.must_call,
         max_calls=offer.max_calls,
         template_source=formats.template_source,
-        after=reasoning.close if reasoning is not None and is_thinking else "",
+        after=after,
     )
     return params if grammar is None else _constrained(params, grammar)
 
 
 def _constrained(params: SamplingParams, grammar: ToolGrammar) -> SamplingParams:
     """`params` under which the text follows `grammar`."""
-    raise HttpError(
-        400,
-        "This server cannot yet make sure that a tool is called, nor that arguments follow their "
-        "schema. Use tool_choice auto or none, and tools that are not strict.",
-        param="tool_choice",
-        code="unsupported_parameter",
-    )
+    if params.grammar is not None:
+        raise InvalidRequest(
+            f"Tools that must be called, or are strict, cannot be combined with "
+            f"{params.grammar.param}.",
+            param=params.grammar.param,
+            remedy="Give one of them.",
+        )
+    kept = Grammar(kind=grammar.kind, text=grammar.text, after=grammar.after, param="tools")
+    return msgspec.structs.replace(params, grammar=kept)
+
+
+def _behind_thoughts(params: SamplingParams, after: str) -> SamplingParams:
+    """`params` whose grammar, if there is one, leaves thoughts alone."""
+    if params.grammar is None or not after:
+        return params
+    grammar = msgspec.structs.replace(params.grammar, after=after)
+    return msgspec.structs.replace(params, grammar=grammar)

@@ -262,7 +262,7 @@ def test_a_manifest_that_points_outside_its_directory_is_refused(
     [
         ('"scheme":"int8"', '"scheme":"int4"', "bytes of panels"),
         ('"scheme":"int8"', '"scheme":"bfloat16"', "bytes of panels"),
-        ('"group_size":32', '"group_size":0', "groups of 0"),
+        ('"group_size":32', '"group_size":0', "Groups of 0"),
         ('"isa":"', '"isa":"no-', "no-"),
         ('"form":"panels"', '"form":"dense"', "are not panels"),
     ],

@@ -53,8 +53,12 @@ class Stored:
     nbytes: int
 
     def read(self) -> Tensor:
-        """The tensor, on the CPU: a view of the mapped file, whose pages come in when touched."""
-        dtype = DTYPES[self.dtype]
+        """The tensor, on the CPU: a view of the mapped file, whose pages come in when touched.
+        Raises ValueError for a type that there is not.
+        """
+        dtype = DTYPES.get(self.dtype)
+        if dtype is None:
+            raise ValueError(f"a tensor is of the unknown type {self.dtype}")
         if not self.nbytes:
             return torch.empty(self.shape, dtype=dtype)
         data = torch.frombuffer(

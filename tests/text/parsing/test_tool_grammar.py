@@ -88,7 +88,6 @@ def test_what_a_grammar_allows_is_what_the_reader_understands(format, source):
 
 def accepts(lark, text):
     """Whether llguidance lets a model that writes bytes write this, and stop."""
-    llguidance = pytest.importorskip("llguidance")
 
     class Bytes:
         tokens = (*(bytes([byte]) for byte in range(256)), b"<end>")

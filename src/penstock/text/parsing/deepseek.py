@@ -28,6 +28,8 @@ def _read(reader: Reader, said: Said) -> Reading[None]:
         while True:
             lead += yield from reader.skip_space()
             if (yield from reader.skips(CALLS_END)):
+                if lead.strip():  # nothing was called
+                    said.content(lead + CALLS_END)
                 break
             if not (yield from _read_call(reader, said)):
                 lead += reader.recorded()

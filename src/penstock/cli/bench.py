@@ -10,7 +10,6 @@ import typer
 import uvloop
 from rich.console import Console
 
-from penstock.bench.in_process import measure_latency, measure_throughput, medians, warm_up
 from penstock.bench.settings import (
     LatencySettings,
     LoadSettings,
@@ -20,7 +19,6 @@ from penstock.bench.settings import (
     ThroughputSettings,
     WorkloadSettings,
 )
-from penstock.bench.workload import Workload
 from penstock.cli.flags import with_flags
 from penstock.cli.local_model import load as load_model
 from penstock.engine.bars import counting_bar
@@ -57,6 +55,7 @@ def latency(
     The first token is timed from handing in the prompt, the others each from the one before. The
     table has the median over the repeats of every figure.
     """
+    from penstock.bench.in_process import measure_latency
     from penstock.bench.report import latency_table, write_json
 
     engine = dataclasses.replace(engine, model=model)
@@ -87,7 +86,9 @@ def throughput(
     sigma 1.3, clipped to 4..1024, those of the outputs with median 150 and sigma 0.8, clipped to
     4..800, and none ends before its length.
     """
+    from penstock.bench.in_process import measure_throughput, medians, warm_up
     from penstock.bench.report import throughput_table, write_json
+    from penstock.bench.workload import Workload
 
     engine = dataclasses.replace(engine, model=model)
     llm = load_model(engine)

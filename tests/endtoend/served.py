@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def penstock_serve(directory: Path, *flags: str) -> Iterator[Served]:
+def penstock_serve(
+    directory: Path, *flags: str, environment: Mapping[str, str] = os.environ
+) -> Iterator[Served]:
     """Start a server and wait until it says where; end it if the test has not."""
     log = directory / "serve.log"
     with log.open("wb") as stderr:
@@ -53,7 +55,7 @@ def penstock_serve(directory: Path, *flags: str) -> Iterator[Served]:
             [sys.executable, "-m", "penstock.cli", "serve", "--port", "0", *flags],
             stdout=stderr,
             stderr=stderr,
-            env={**os.environ, "COLUMNS": "200"},
+            env={**environment, "COLUMNS": "200"},
         )
     try:
         server = Served(_url(process, log), process, log)

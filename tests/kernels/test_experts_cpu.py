@@ -28,7 +28,7 @@ def mixture(ops: Ops, scheme: str) -> tuple[object, Tensor, Tensor]:
 
 @pytest.mark.parametrize("backend", ISAS)
 @pytest.mark.parametrize(
-    ("scheme", "tolerance"), zip(SCHEMES, [1e-5, 1e-5, 0.05, 0.05], strict=True)
+    ("scheme", "tolerance"), list(zip(SCHEMES, [1e-5, 1e-5, 0.05, 0.05], strict=True))
 )
 def test_experts_compute_what_the_reference_does(
     backend: str, scheme: str, tolerance: float

@@ -127,13 +127,13 @@ def test_many_processes_may_write_read_and_clear_at_once(
 ) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=write_and_read, args=(cache.root, model_dir, 12)) for _ in range(3)
+        context.Process(target=write_and_read, args=(cache.root, model_dir, 8)) for _ in range(2)
     ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert [worker.exitcode for worker in workers] == [0, 0]
     fill(cache, model_dir)
     assert find(cache, model_dir) is not None
     assert not [name for name in names(cache) if name.startswith(".")]

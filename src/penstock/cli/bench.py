@@ -10,7 +10,6 @@ import typer
 import uvloop
 from rich.console import Console
 
-from penstock.bench.in_process import measure_latency, measure_throughput, medians, warm_up
 from penstock.bench.settings import (
     LatencySettings,
     LoadSettings,
@@ -20,7 +19,6 @@ from penstock.bench.settings import (
     ThroughputSettings,
     WorkloadSettings,
 )
-from penstock.bench.workload import Workload
 from penstock.cli.flags import with_flags
 from penstock.cli.local_model import load as load_model
 from penstock.engine.bars import counting_bar
@@ -59,6 +57,7 @@ def latency(
     The first token is timed from handing in the prompt, the others each from the one before. The
     table has the median over the repeats of every figure.
     """
+    from penstock.bench.in_process import measure_latency
     from penstock.bench.report import latency_table, write_json
 
     engine = dataclasses.replace(engine, model=model)
@@ -92,30 +91,24 @@ def throughput(
     sigma 1.3, clipped to 4..1024, those of the outputs with median 150 and sigma 0.8, clipped to
     4..800, and none ends before its length.
     """
+    from penstock.bench.in_process import measure_throughput, medians, warm_up
     from penstock.bench.report import throughput_table, write_json
+    from penstock.bench.workload import Workload
 
     engine = dataclasses.replace(engine, model=model)
     llm = load_model(engine)
-    work = Workload(
-        workload, vocab_size=llm.resolved.vocab_size, max_model_len=llm.resolved.max_model_len
-    )
+    vocab_size, max_model_len = llm.resolved.vocab_size, llm.resolved.max_model_len
+    work = Workload(workload, vocab_size=vocab_size, max_model_len=max_model_len)
     warm_up(llm, work.round(0)[: measured.warmup])
     before = llm.stats
-    passes = [
-        measure_throughput(llm, work.round(number)) for number in range(1, measured.repeats + 1)
-    ]
+    rounds = range(1, measured.repeats + 1)
+    passes = [measure_throughput(llm, work.round(number)) for number in rounds]
     Console().print(throughput_table(passes))
     machine = _machine(llm, before)
     if report.json_file is not None:
-        write_json(
-            report.json_file,
-            "throughput",
-            (engine, workload, measured),
-            engine=llm.resolved,
-            results=passes,
-            medians=medians(passes),
-            **machine,
-        )
+        settings = (engine, workload, measured)
+        figures = {"engine": llm.resolved, "results": passes, "medians": medians(passes), **machine}
+        write_json(report.json_file, "throughput", settings, **figures)
 
 
 def _machine(llm: "LLM", before: "EngineStats") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import importlib
 import logging
 from typing import Annotated, Any
 
@@ -14,7 +15,6 @@ from penstock.engine.async_llm import AsyncLLM
 from penstock.engine.bars import loading_bar
 from penstock.engine.front_settings import FrontSettings
 from penstock.engine.settings import EngineSettings
-from penstock.server.serve import serve as serve_http
 from penstock.server.settings import ServerSettings
 from penstock.text.parsing.choice import chosen_formats
 
@@ -50,12 +50,16 @@ def serve(
 
 
 async def _serve(llm: AsyncLLM, settings: ServerSettings) -> int:
+    """What HTTP needs is imported while the engine process starts, since both take their time."""
     console = Console(stderr=True)
     try:
         with loading_bar() as on_progress:
-            await llm.start(on_progress)
+            started = asyncio.create_task(llm.start(on_progress))
+            serving = await asyncio.to_thread(importlib.import_module, "penstock.server.serve")
+            await started
         print_settings(llm.resolved, llm.notes, console, _formats(llm, settings))
-        return await serve_http(llm, settings, on_ready=lambda url: _greet(url, console))
+        status: int = await serving.serve(llm, settings, on_ready=lambda url: _greet(url, console))
+        return status
     finally:
         await llm.close()
 

@@ -169,9 +169,15 @@ class AsyncLLM:
         name, model_dir = await asyncio.to_thread(
             find_model, self.settings.model, self.settings.revision
         )
-        self.tokenizer = await asyncio.to_thread(Tokenizer.from_dir, model_dir)
         self._start_message = Start(settings=self.settings, name=name, model_dir=str(model_dir))
-        await self._launch(on_progress or (lambda done, total: None))
+        launched = asyncio.create_task(self._launch(on_progress or (lambda done, total: None)))
+        try:
+            self.tokenizer = await asyncio.to_thread(Tokenizer.from_dir, model_dir)
+            await launched
+        except BaseException:
+            launched.cancel()
+            await asyncio.wait([launched])
+            raise
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """What this machine has: cores this process may use, memory that is free, a GPU or none."""
 
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -75,6 +76,13 @@ def free_memory() -> int:
     if limit and used and limit[0].isdecimal():
         free = min(free, int(limit[0]) - int(used[0]))
     return free
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started, long before its first line of Python."""
+    after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started_s = int(after_name[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
 
 
 def cpu_name() -> str:

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from penstock.engine.engine import Engine
+from penstock.engine.hardware import process_age_s
 from penstock.engine.loading import load_engine, prepare
 from penstock.engine.wire import (
     LENGTH,
@@ -100,6 +101,7 @@ def serve(connection: Connection) -> None:
 
 
 def _load(start: Start, connection: Connection) -> Engine:
+    importing_s = process_age_s()
     prepared = prepare(start.settings, Path(start.model_dir), start.name)
     reported = 0.0
 
@@ -110,10 +112,12 @@ def _load(start: Start, connection: Connection) -> Engine:
             connection.send(Loading(done=done, total=total))
 
     engine = load_engine(prepared, on_progress)
+    loading_s = process_age_s() - importing_s
+    times = f"Start: {importing_s:.1f} s to import torch, {loading_s:.1f} s to load the model."
     connection.send(
         Ready(
             resolved=prepared.resolved,
-            notes=prepared.notes,
+            notes=[*prepared.notes, times],
             sampling_defaults=prepared.config.sampling_defaults,
         )
     )

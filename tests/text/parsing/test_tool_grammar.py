@@ -2,6 +2,7 @@
 
 import json
 
+import llguidance
 import pytest
 
 from penstock.text.parsing.choice import TOOL_FORMATS

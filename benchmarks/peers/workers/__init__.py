@@ -1,0 +1,1 @@
+"""One program per engine, run in its own virtual environment; they share `measuring`."""

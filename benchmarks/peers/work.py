@@ -45,7 +45,7 @@ class Work:
     title: str
     warmup: Round
     rounds: list[Round]
-    rate: Callable[[Sequence[Sequence[Answer]]], float]
+    rate: Callable[[Sequence[Sequence[Answer]]], float | None]
     shorter: "Work | None" = None
 
     @property
@@ -113,12 +113,14 @@ def chosen(works: Sequence[Work], names: Sequence[str]) -> list[Work]:
 def decoding(
     prompts: Prompts, num_streams: int, prompt_len: int, output_len: int, repeats: int
 ) -> Work:
-    """Each round has answers of one token, then whole ones; tokens per second after the first."""
+    """Each round has answers of one token, then whole ones; tokens per second after the first, or
+    None where noise drowns the difference.
+    """
 
-    def rate(rounds: Sequence[Sequence[Answer]]) -> float:
+    def rate(rounds: Sequence[Sequence[Answer]]) -> float | None:
         first = median(answers[0].seconds for answers in rounds)
         whole = median(answers[1].seconds for answers in rounds)
-        return num_streams * (output_len - 1) / (whole - first)
+        return num_streams * (output_len - 1) / (whole - first) if whole > first else None
 
     return Work(
         name="one-stream" if num_streams == 1 else "streams",

@@ -7,6 +7,7 @@ true, false and null, which models mix in. What JSON cannot say is malformed.
 import json
 import math
 import re
+from contextlib import suppress
 from typing import Any
 
 from penstock.text.parsing.reader import Reader, Reading
@@ -134,10 +135,8 @@ def _read_escape(reader: Reader) -> Reading[str]:
 def _number(text: str) -> int | float:
     if len(text) > _MAX_NUMBER_LEN:
         raise Malformed
-    try:
+    with suppress(ValueError):  # what is no integer may be another number
         return int(text)
-    except ValueError:
-        pass
     try:
         value = float(text)
     except ValueError:

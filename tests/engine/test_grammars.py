@@ -1,6 +1,8 @@
 """Grammars on their way to the engine: compiled beside its loop, kept, refused within limits."""
 
+import os
 import re
+import signal
 import threading
 from pathlib import Path
 
@@ -187,14 +189,17 @@ def test_a_hostile_grammar_is_refused_and_hurts_nobody(engine, name):
     assert not engine.has_work and engine.stats().num_blocks_used == 0
 
 
-def test_what_cost_too_much_once_is_tried_again_since_the_machine_may_have_been_busy(engine):
-    slow = HOSTILE["an intersection that takes hours"]
-    first = engine.grammars.of(slow)
-    assert isinstance(first.exception(), InvalidRequest)
-    assert "more than 1 s" in str(first.exception())
-    assert engine.grammars.of(slow) is not first
-    wrong = engine.grammars.of(Grammar.regex("("))
-    assert wrong.exception() is not None and engine.grammars.of(Grammar.regex("(")) is wrong
+def test_a_refusal_is_kept_unless_it_had_to_do_with_the_machine(engine):
+    hostile = HOSTILE["an intersection that takes hours"]
+    refusal = engine.grammars.of(hostile)
+    assert "more than 1 s" in str(refusal.exception())
+    assert engine.grammars.of(hostile) is refusal
+    engine.grammars.of(Grammar.regex("h")).result()
+    os.kill(engine.grammars._checker._process.pid, signal.SIGKILL)
+    unlucky = Grammar.regex("u")
+    output = outcome(engine, unlucky)
+    assert output.refusal is not None and "server's log" in output.refusal.message
+    assert outcome(engine, unlucky).finish_reason == "stop"
 
 
 def test_a_grammar_that_becomes_too_complex_on_the_way_ends_the_request_and_no_other(engine):

@@ -99,6 +99,7 @@ def test_lark_and_gbnf_say_the_same():
     gbnf = Grammar.lark('root ::= "a" rest\nrest ::= [0-9]+ | "b" rest')
     for grammar in (lark, gbnf):
         assert accepts(grammar, "abb17") and not accepts(grammar, "abb")
+    assert accepts(Grammar.lark('start: "x ::= y"'), "x ::= y"), "no GBNF for its letters"
 
 
 def test_free_text_goes_on_with_a_tag_where_a_trigger_appears(kind):
@@ -137,6 +138,12 @@ def test_a_special_token_in_a_tag_is_the_token_and_not_its_text():
     go = tokenizer.encode_within("go 1")
     matcher = matcher_of(grammar, "byte_fallback")
     ids = [*tokenizer.encode_within("ok "), special, *go, tokenizer.special_tokens["<unk>"]]
+    assert matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+    mixed = StructuralTags(
+        triggers=["<s>{"], structures=[StructuralTag(begin="<s>{a", schema={"const": 1})]
+    )
+    matcher = matcher_of(Grammar.structural_tag(mixed), "byte_fallback")
+    ids = [*tokenizer.encode_within("ok{"), special, *tokenizer.encode_within("{a1")]
     assert matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
     spelled_out = matcher_of(grammar, "byte_fallback")
     as_text = tokenizer.encode_within("<s>to")
@@ -202,3 +209,9 @@ def test_the_required_may_be_counted_and_one_property_too():
         {"properties": {"minProperties": {"type": "integer"}}},
     ):
         assert accepts(Grammar.json_schema({"type": "object", **schema}), '{"a": 1, "b": 2}')
+
+
+def test_a_schema_too_deep_for_llguidance_is_refused_whatever_our_limit():
+    deep = Grammar.json_schema('{"items":' * 140 + "{}" + "}" * 140)
+    with pytest.raises(InvalidRequest, match="recursion limit"):
+        guidance(deep, {}, max_depth=1000)

@@ -13,9 +13,8 @@ from penstock.engine.wire import LENGTH
 from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.grammar import Grammar
 
-
-class TooCostly(InvalidRequest):
-    """Trying a grammar out took too long or too much memory. On a busier machine more are."""
+_OUT_OF_TIME = -signal.SIGPROF
+_OUT_OF_ROOM = (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT)
 
 
 class GrammarChecker:
@@ -30,7 +29,10 @@ class GrammarChecker:
         self._end: weakref.finalize[..., GrammarChecker] | None = None
 
     def translated(self, grammar: Grammar) -> str:
-        """A grammar that is safe to compile, as llguidance takes it. Raises `InvalidRequest`."""
+        """A grammar that is safe to compile, as llguidance takes it.
+
+        Raises `InvalidRequest` for one that is not, and `RuntimeError` if nobody can say.
+        """
         process = self._process = self._process or self._started()
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -61,18 +63,22 @@ class GrammarChecker:
         _write(process, self._bench)
         return process
 
-    def _killed(self, process: subprocess.Popen[bytes], grammar: Grammar) -> InvalidRequest:
+    def _killed(self, process: subprocess.Popen[bytes], grammar: Grammar) -> Exception:
+        """What the grammar has done to the process, if it has done it."""
         self._process = None
         process.wait()
         self.close()
         limits = self._bench.limits
-        why = f"takes more than {limits.memory_mib} MiB, or nests too deeply,"
-        if process.returncode == -signal.SIGALRM:
+        if process.returncode == _OUT_OF_TIME:
             why = f"takes more than {limits.timeout_s:g} s"
-        return TooCostly(
+        elif process.returncode in _OUT_OF_ROOM:
+            why = f"takes more than {limits.memory_mib} MiB, or refers to itself too deeply,"
+        else:
+            return RuntimeError(f"the process ended with exit code {process.returncode}")
+        return InvalidRequest(
             f"{grammar.param} {why} to compile.",
             param=grammar.param,
-            remedy="Simplify it: fewer alternatives, smaller bounds, shallower references.",
+            remedy="Simplify it: fewer alternatives, smaller bounds, shorter chains of references.",
         )
 
 

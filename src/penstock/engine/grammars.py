@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llguidance import LLMatcher
 
-from penstock.engine.grammar_checker import GrammarChecker, TooCostly
+from penstock.engine.grammar_checker import GrammarChecker
 from penstock.engine.grammar_compiler import GrammarCompiler, GrammarLimits
 from penstock.engine.grammar_trial import STACK_BYTES, Bench
 from penstock.text.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ class Grammars:
     """Compiles one grammar at a time, in a thread, and keeps the requests that wait for it.
 
     All methods are for the thread of the engine's loop, and none of them blocks but `wait`.
-    `on_ready` is called, from another thread, when a request need not wait any longer.
+    `on_ready` is called, mostly from another thread, when a request need not wait any longer.
     """
 
     def __init__(
@@ -166,6 +166,6 @@ def _stack_size(num_bytes: int) -> Iterator[None]:
 
 
 def _deserves_another_try(future: Future[LLMatcher]) -> bool:
-    """Whether what went wrong had to do with the machine at that moment, not with the grammar."""
+    """Whether what went wrong had to do with this machine at that moment, not with the grammar."""
     error = future.exception() if future.done() else None
-    return error is not None and (type(error) is TooCostly or not isinstance(error, InvalidRequest))
+    return error is not None and not isinstance(error, InvalidRequest)

@@ -76,9 +76,9 @@ class EngineSettings(ModelSettings):
     max_grammar_chars: int = option(
         65_536, "Longest grammar or JSON schema that a request may bring, in characters."
     )
-    max_grammar_depth: int = option(128, "Deepest nesting of brackets in a JSON schema.")
+    max_grammar_depth: int = option(100, "Deepest nesting of brackets in a JSON schema.")
     grammar_timeout_s: float = option(
-        5.0, "Refuse a grammar that takes longer than this many seconds to compile."
+        5.0, "Refuse a grammar that takes more seconds of processor time than this to compile."
     )
     grammar_memory_mib: int = option(
         512, "Refuse a grammar that takes more memory than this to compile, in MiB."

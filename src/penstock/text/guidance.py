@@ -15,9 +15,10 @@ from penstock.vocabulary.grammar import Grammar, StructuralTag, StructuralTags
 # One space, or a new line and its indentation, wherever JSON may have whitespace. Without a bound a
 # model that sees no way on writes whitespace until it is cut off.
 WHITESPACE = r" |\r?\n[ \t]{0,40}"
-T = TypeVar("T")
-
 _ANY_TEXT = r"/(.|\n)*/"
+_IS_GBNF = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
+
+T = TypeVar("T")
 
 
 def guidance(grammar: Grammar, special_tokens: Mapping[str, int], *, max_depth: int) -> str:
@@ -37,7 +38,7 @@ def guidance(grammar: Grammar, special_tokens: Mapping[str, int], *, max_depth: 
         case "choice":
             body = _lark("start: " + " | ".join(map(_literal, _choices(grammar))))
         case "lark":
-            body = _lark(_from_gbnf(grammar) if "::=" in grammar.text else grammar.text)
+            body = _lark(_from_gbnf(grammar) if _IS_GBNF.search(grammar.text) else grammar.text)
         case "structural_tag":
             body = _lark(_tags(grammar, special_tokens, max_depth))
     return _behind(grammar.after, body, special_tokens) if grammar.after else body
@@ -45,7 +46,10 @@ def guidance(grammar: Grammar, special_tokens: Mapping[str, int], *, max_depth: 
 
 def _json_schema(text: str, param: str, max_depth: int) -> str:
     _check_schema(_decoded(text, dict[str, Any], param), param, max_depth)
-    return LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITESPACE})
+    try:
+        return LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITESPACE})
+    except ValueError as error:  # its reader of JSON is stricter than ours, and less deep
+        raise InvalidRequest(f"{param}: {error}", param=param) from None
 
 
 def _check_schema(schema: Any, param: str, max_depth: int) -> None:
@@ -91,14 +95,12 @@ def _choices(grammar: Grammar) -> list[str]:
 
 def _from_gbnf(grammar: Grammar) -> str:
     try:
-        lark: str = gbnf_to_lark(grammar.text)
-    except (
-        Exception
-    ) as error:  # the converter raises plain exceptions, and stumbles over some texts
+        return str(gbnf_to_lark(grammar.text))
+    # The converter raises plain exceptions, and stumbles over some texts.
+    except Exception as error:
         raise InvalidRequest(
             f"{grammar.param} is no GBNF grammar: {error}", param=grammar.param
         ) from None
-    return lark
 
 
 def _tags(grammar: Grammar, special_tokens: Mapping[str, int], max_depth: int) -> str:
@@ -116,7 +118,7 @@ def _tags(grammar: Grammar, special_tokens: Mapping[str, int], max_depth: int) -
             raise InvalidRequest(f"No structure begins with {trigger!r}.", param=grammar.param)
         alternatives = f"({' | '.join(which)})"
         rules.append(f"first_{number}: {_words(trigger, special_tokens)} {alternatives}")
-        if trigger in special_tokens:
+        if _holds_special(trigger, special_tokens):
             rules.append(f"later_{number}: TEXT {_words(trigger, special_tokens)} {alternatives}")
         else:
             rules.append(f"upto_{number}[lazy]: TEXT {_literal(trigger)}")
@@ -168,10 +170,15 @@ def _words(text: str, special_tokens: Mapping[str, int]) -> str:
     )
 
 
+def _holds_special(text: str, special_tokens: Mapping[str, int]) -> bool:
+    """Whether more than letters is meant, so that no lexeme can find it in a text."""
+    return any(name and name in text for name in special_tokens)
+
+
 def _behind(after: str, body: str, special_tokens: Mapping[str, int]) -> str:
     """Any text up to `after`, and whitespace behind it; then the grammar."""
     rules = ["start: before SPACE? @body", r"SPACE: /[ \t\r\n]{1,8}/", f"TEXT: {_ANY_TEXT}"]
-    if after in special_tokens:
+    if _holds_special(after, special_tokens):
         rules.append(f"before: TEXT {_words(after, special_tokens)}")
     else:
         rules.append(f"before[lazy]: TEXT {_literal(after)}")

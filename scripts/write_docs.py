@@ -5,7 +5,7 @@ A test fails while these pages differ from what the code says.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ import msgspec.json
 import typer.main
 
 from penstock.cli.app import app
+from penstock.server.endpoint import Endpoint
+from penstock.server.openai.bodies import GenerationBody
 from penstock.server.openai.fields import IGNORED, REFUSED
-from penstock.server.routes import ROUTES
+from penstock.server.routes import ALWAYS, DIALECTS
+from penstock.server.settings import ServerSettings
 from penstock.vocabulary.sampling_params import SamplingParams
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -99,30 +102,50 @@ def http_page() -> str:
         "Written by `python -m scripts.write_docs` from the routes themselves. A running server",
         "describes the same, for machines, at `/openapi.json`.",
         "",
-        "Errors have OpenAI's shape on every route. With an API key set, every route but `/health`",
-        "and those below it wants `Authorization: Bearer KEY`.",
+        "With an API key set, every route but `/health` and those below it wants",
+        "`Authorization: Bearer KEY`. `--dialect` chooses whose routes there are.",
+        "",
+        "| dialect | for | by default |",
+        "|---|---|---|",
     ]
-    for route in ROUTES:
-        summary = " ".join((route.handler.__doc__ or "").split("\n\n")[0].split())
-        lines += ["", f"## {route.method} {route.path}", "", summary]
-        if route.body is not None:
-            lines += ["", "Takes the [sampling options](sampling.md), and of its own:", ""]
-            lines += _fields_table(route.body)
+    defaults = ServerSettings().dialects
+    for dialect in DIALECTS:
+        is_default = "yes" if dialect.name in defaults else ""
+        lines.append(f"| `{dialect.name}` | {dialect.about} | {is_default} |")
+    for dialect in DIALECTS:
+        lines += ["", f"## Dialect: {dialect.name}", *_routes(dialect.endpoints)]
+    lines += ["", "## In every dialect", *_routes(ALWAYS)]
     lines += [
         "",
-        "## Accepted without effect",
+        "## OpenAI's fields accepted without effect",
         "",
         "Clients of OpenAI's API send these. They mean nothing here.",
     ]
     lines += ["", "| field | why that is right |", "|---|---|"]
     lines += [f"| `{name}` | {why} |" for name, why in IGNORED.items()]
-    lines += ["", "## Refused", "", "These would change the answer, and are not supported yet."]
+    lines += [
+        "",
+        "## OpenAI's fields refused",
+        "",
+        "These would change the answer, and are not supported yet.",
+    ]
     lines += ["", "| field | values that pass, since they ask for nothing |", "|---|---|"]
     for name, harmless in REFUSED.items():
         passing = ", ".join(f"`{json.dumps(value)}`" for value in (*harmless, None))
         lines.append(f"| `{name}` | {passing} |")
     lines += ["", "Any other field is unknown: the error names it, and the nearest known one."]
     return "\n".join(lines) + "\n"
+
+
+def _routes(endpoints: Iterable[Endpoint]) -> Iterator[str]:
+    for endpoint in endpoints:
+        summary = " ".join((endpoint.handler.__doc__ or "").split("\n\n")[0].split())
+        yield from ("", f"### {endpoint.method} {endpoint.path}", "", summary)
+        if endpoint.body is None:
+            continue
+        if issubclass(endpoint.body, GenerationBody):
+            yield from ("", "Takes the [sampling options](sampling.md), and of its own:")
+        yield from ("", *_fields_table(endpoint.body))
 
 
 def _fields_table(body: type[msgspec.Struct]) -> list[str]:

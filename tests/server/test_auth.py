@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.server.routes import ROUTES
+from penstock.server.routes import routes_of
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.errors import SettingsError
 from tests.server.scripted_llm import ScriptedLLM
@@ -22,7 +22,7 @@ async def client(llm):
 
 
 def closed_routes():
-    paths = [(endpoint.method, endpoint.path) for endpoint in ROUTES]
+    paths = [(endpoint.method, endpoint.path) for endpoint in routes_of(ServerSettings().dialects)]
     paths += [("GET", "/openapi.json"), ("GET", "/nothing"), ("GET", "/health/../v1/models")]
     return [path for path in paths if path[1] not in ("/health", "/health/live", "/health/ready")]
 

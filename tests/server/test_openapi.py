@@ -3,7 +3,8 @@
 import pytest
 
 from penstock.server.openai.fields import IGNORED
-from penstock.server.routes import ROUTES
+from penstock.server.routes import routes_of
+from penstock.server.settings import ServerSettings
 from penstock.vocabulary.sampling_params import SamplingParams
 
 
@@ -13,7 +14,7 @@ async def document(client):
 
 
 def test_every_route_is_described(document):
-    for endpoint in ROUTES:
+    for endpoint in routes_of(ServerSettings().dialects):
         path = endpoint.path.replace(":path", "")
         operation = document["paths"][path][endpoint.method.lower()]
         assert operation["summary"]

@@ -13,6 +13,7 @@ from penstock.server.errors import http_error_from, is_foreseen
 from penstock.server.exchange import request_id_of
 from penstock.server.front import Front
 from penstock.server.generations import Generations
+from penstock.server.routing import wording_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class EventStream(Response):
         except Exception as error:
             if not self._started:
                 raise
-            await self._send_failure(error, request_id_of(scope), send)
+            await self._send_failure(error, scope, send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pump(self, send: Send) -> None:
@@ -89,13 +90,13 @@ class EventStream(Response):
                     )
                 await send({"type": "http.response.body", "body": event, "more_body": True})
 
-    async def _send_failure(self, error: Exception, request_id: str, send: Send) -> None:
+    async def _send_failure(self, error: Exception, scope: Scope, send: Send) -> None:
+        request_id = request_id_of(scope)
         logger.error(
             "request_id=%s failed while streaming: %s",
             request_id,
             error if is_foreseen(error) else type(error).__name__,
             exc_info=None if is_foreseen(error) else error,
         )
-        body = http_error_from(error, request_id).body
-        event = b"data: " + body + b"\n\n"
+        event = http_error_from(error, request_id).event(wording_of(scope))
         await send({"type": "http.response.body", "body": event, "more_body": True})

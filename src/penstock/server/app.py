@@ -14,7 +14,8 @@ from penstock.server.exchange import Exchange
 from penstock.server.front import Front
 from penstock.server.metrics import Metrics
 from penstock.server.openapi import DescribedApp, operation
-from penstock.server.routes import ROUTES
+from penstock.server.routes import routes_of
+from penstock.server.routing import Wordings, meant, sharing, wording_of
 from penstock.server.settings import ServerSettings
 
 
@@ -25,6 +26,7 @@ def create_app(llm: EngineFront, settings: ServerSettings) -> DescribedApp:
 
 def app_around(front: Front) -> DescribedApp:
     """The application of a front that somebody else steers too, as `serve` does."""
+    endpoints = routes_of(front.settings.dialects)
     app = DescribedApp(
         title="Penstock",
         version=penstock.__version__,
@@ -32,32 +34,36 @@ def app_around(front: Front) -> DescribedApp:
         redoc_url=None,
         redirect_slashes=False,
         middleware=[
-            Middleware(Exchange, front),
+            Middleware(Exchange, front, Wordings(endpoints)),
             Middleware(Auth, front.settings.api_keys),
             Middleware(BodyLimit, front.settings.max_body_bytes),
         ],
     )
-    app.endpoints = ROUTES
+    app.endpoints = endpoints
     app.add_exception_handler(HTTPException, _answer_routing_error)
-    for endpoint in ROUTES:
-        _add(app, endpoint, front)
+    for sharers in sharing(endpoints):
+        _add(app, sharers, front)
     return app
 
 
-def _add(app: DescribedApp, endpoint: Endpoint, front: Front) -> None:
+def _add(app: DescribedApp, endpoints: tuple[Endpoint, ...], front: Front) -> None:
     async def handle(request: Request) -> Response:
+        endpoint = await meant(endpoints, request)
+        request.scope["state"]["wording"] = endpoint.wording
         return await endpoint.handler(front, request)
 
     app.add_api_route(
-        endpoint.path,
+        endpoints[0].path,
         handle,
-        methods=[endpoint.method],
+        methods=[endpoints[0].method],
         response_model=None,
-        summary=(endpoint.handler.__doc__ or "").strip(),
-        openapi_extra=operation(endpoint),
+        summary=" ".join((endpoint.handler.__doc__ or "").strip() for endpoint in endpoints),
+        openapi_extra=operation(endpoints),
     )
 
 
 async def _answer_routing_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return routing_error(request.method, request.url.path, error).response()
+    return routing_error(request.method, request.url.path, error).response(
+        wording_of(request.scope)
+    )

@@ -1,4 +1,4 @@
-"""What one route is: where it stands, what answers it, and how OpenAPI describes it."""
+"""What one route is, what answers it, and how OpenAPI describes it; and a dialect: its routes."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -6,12 +6,16 @@ from dataclasses import dataclass
 import msgspec
 from fastapi import Request, Response
 
+from penstock.server.errors import OPENAI_WORDING, Wording
 from penstock.server.front import Front
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One route. `body` and `answer` document it; `streams` if it may answer with events."""
+    """One route. `body` and `answer` document it; `streams` if it may answer with events.
+
+    Where dialects share a path, a body with the field `told_by` is meant for this endpoint.
+    """
 
     method: str
     path: str
@@ -20,3 +24,14 @@ class Endpoint:
     answer: type[msgspec.Struct] | None = None
     streams: bool = False
     media_type: str = "application/json"
+    wording: Wording = OPENAI_WORDING
+    told_by: str = ""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Endpoints that clients of one kind expect together; `about` says which clients."""
+
+    name: str
+    about: str
+    endpoints: tuple[Endpoint, ...]

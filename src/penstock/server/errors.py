@@ -1,6 +1,7 @@
-"""Every failure as an HTTP answer in OpenAI's shape."""
+"""Every failure as an HTTP answer, in the words of the dialect that was spoken."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -32,6 +33,19 @@ class ErrorBody(msgspec.Struct, frozen=True):
     error: ErrorDetail
 
 
+@dataclass(frozen=True)
+class Wording:
+    """How a dialect words failures: the body of an answer, and its schema for OpenAPI.
+
+    `event` is what a stream that has begun ends with; `status` may differ from our own.
+    """
+
+    body: "Callable[[HttpError], bytes]"
+    schema: type[msgspec.Struct]
+    event: "Callable[[HttpError], bytes] | None" = None
+    status: "Callable[[HttpError], int] | None" = None
+
+
 class HttpError(Exception):
     """An answer that is not a success: raised anywhere, sent by the outermost layer."""
 
@@ -50,12 +64,20 @@ class HttpError(Exception):
         self.detail = ErrorDetail(message=message, type=kind, param=param, code=code)
         self.headers = dict(headers or {})
 
-    @property
-    def body(self) -> bytes:
-        return msgspec.json.encode(ErrorBody(self.detail))
+    def response(self, wording: Wording) -> Response:
+        """The whole answer."""
+        status = wording.status(self) if wording.status else self.status
+        return Response(wording.body(self), status, self.headers, media_type="application/json")
 
-    def response(self) -> Response:
-        return Response(self.body, self.status, self.headers, media_type="application/json")
+    def event(self, wording: Wording) -> bytes:
+        """What tells the client so when half an answer is out already."""
+        return wording.event(self) if wording.event else b"data: " + wording.body(self) + b"\n\n"
+
+
+OPENAI_WORDING = Wording(
+    body=lambda error: msgspec.json.encode(ErrorBody(error.detail)), schema=ErrorBody
+)
+"""Of most dialects, and of whatever belongs to none."""
 
 
 def http_error_from(error: Exception, request_id: str) -> HttpError:

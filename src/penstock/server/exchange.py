@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from penstock.server.attendance import ClientDisconnected
 from penstock.server.errors import http_error_from, is_foreseen
 from penstock.server.front import Front
+from penstock.server.routing import Wordings, wording_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,9 @@ def arrival_of(scope: Scope) -> float:
 class Exchange:
     """Pure ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, front: Front) -> None:
+    def __init__(self, app: ASGIApp, front: Front, wordings: Wordings) -> None:
         self._app = app
+        self._wordings = wordings
         self._front = front
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +43,10 @@ class Exchange:
             return await self._app(scope, receive, send)
         request_id = _chosen_id(scope)
         arrived = time.perf_counter()
-        scope.setdefault("state", {}).update(request_id=request_id, arrived=arrived)
+        wording = self._wordings.of(scope["path"])
+        scope.setdefault("state", {}).update(
+            request_id=request_id, arrived=arrived, wording=wording
+        )
         status = CLIENT_LEFT
 
         async def send_with_id(message: Message) -> None:
@@ -63,7 +68,7 @@ class Exchange:
             _log(error, request_id)
             if status != CLIENT_LEFT:
                 raise  # half an answer is out; closing the connection is all that is left
-            response = http_error_from(error, request_id).response()
+            response = http_error_from(error, request_id).response(wording_of(scope))
             await response(scope, receive, send_with_id)
         finally:
             self._front.num_open -= 1

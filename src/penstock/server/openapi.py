@@ -1,12 +1,13 @@
 """The OpenAPI document, from the same structs that decode requests and encode answers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI
 
 from penstock.server.endpoint import Endpoint
-from penstock.server.errors import ErrorBody
+from penstock.server.openai.bodies import GenerationBody
 from penstock.server.openai.fields import IGNORED
 from penstock.vocabulary.sampling_params import SamplingParams
 
@@ -41,27 +42,33 @@ class DescribedApp(FastAPI):
 def component_schemas(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
     """Schemas of all bodies and answers. A body takes the sampling options too."""
     answers = [endpoint.answer for endpoint in endpoints if endpoint.answer]
-    bodies = [endpoint.body for endpoint in endpoints if endpoint.body]
+    bodies = list(dict.fromkeys(endpoint.body for endpoint in endpoints if endpoint.body))
+    failures = dict.fromkeys(endpoint.wording.schema for endpoint in endpoints)
     _, components = msgspec.json.schema_components(
-        [*answers, *bodies, ErrorBody, SamplingParams], ref_template=_REF
+        [*answers, *bodies, *failures, SamplingParams], ref_template=_REF
     )
     sampling = components.pop("SamplingParams")["properties"]
-    for body in bodies:
+    for body in (body for body in bodies if issubclass(body, GenerationBody)):
         schema = components[body.__name__]
         schema["properties"] = _body_properties(schema, sampling)
         schema["description"] = "The endpoint's own fields and the sampling options. Null is unset."
     return components
 
 
-def operation(endpoint: Endpoint) -> dict[str, Any]:
-    """What OpenAPI says of one endpoint beyond its path and summary."""
-    described: dict[str, Any] = {"responses": _responses(endpoint)}
-    if endpoint.body:
+def operation(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """What OpenAPI says of the endpoints at one path beyond the path itself and a summary."""
+    described: dict[str, Any] = {"responses": _responses(endpoints)}
+    if bodies := [_ref(endpoint.body) for endpoint in endpoints if endpoint.body]:
         described["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _ref(endpoint.body)}},
+            "content": {"application/json": {"schema": _any_of(bodies)}},
         }
     return described
+
+
+def _any_of(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    different = [schema for at, schema in enumerate(schemas) if schema not in schemas[:at]]
+    return different[0] if len(different) == 1 else {"anyOf": different}
 
 
 def _body_properties(schema: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
@@ -88,18 +95,19 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {**described, "anyOf": [constraint, {"type": "null"}]}
 
 
-def _responses(endpoint: Endpoint) -> dict[str, Any]:
-    content: dict[str, Any] = {endpoint.media_type: {"schema": _schema(endpoint.answer)}}
-    if endpoint.streams:
+def _responses(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for media_type in dict.fromkeys(endpoint.media_type for endpoint in endpoints):
+        answers = [_schema(each.answer) for each in endpoints if each.media_type == media_type]
+        content[media_type] = {"schema": _any_of(answers)}
+    if any(endpoint.streams for endpoint in endpoints):
         content["text/event-stream"] = {"schema": {"type": "string"}}
+    failure = _any_of([_ref(endpoint.wording.schema) for endpoint in endpoints])
     failures = {
-        str(status): {
-            "description": text,
-            "content": {"application/json": {"schema": _ref(ErrorBody)}},
-        }
+        str(status): {"description": text, "content": {"application/json": {"schema": failure}}}
         for status, text in _FAILURES.items()
     }
-    if not endpoint.body:
+    if not any(endpoint.body for endpoint in endpoints):
         failures = {status: failures[status] for status in ("401", "404", "503")}
     return {"200": {"description": "Success.", "content": content}, **failures}
 

@@ -1,15 +1,38 @@
-"""Every route of the server. Adding an endpoint means a module of its own and its line here."""
+"""Every route of the server, by dialect.
+
+Adding an endpoint means a module of its own and its line here, or in its dialect's folder.
+"""
+
+from collections.abc import Collection
 
 from penstock.server import health, metrics_page
+from penstock.server.endpoint import Dialect, Endpoint
 from penstock.server.openai import chat_completions, completions, models
+from penstock.vocabulary.errors import SettingsError
 
-ROUTES = (
-    completions.CREATE_COMPLETION,
-    chat_completions.CREATE_CHAT_COMPLETION,
-    models.LIST_MODELS,
-    models.SHOW_MODEL,
-    health.LIVE,
-    health.READY,
-    health.HEALTH,
-    metrics_page.METRICS,
+ALWAYS = (health.LIVE, health.READY, health.HEALTH, metrics_page.METRICS)
+
+OPENAI = Dialect(
+    "openai",
+    "OpenAI's API and vLLM's additions, under /v1",
+    (
+        completions.CREATE_COMPLETION,
+        chat_completions.CREATE_CHAT_COMPLETION,
+        models.LIST_MODELS,
+        models.SHOW_MODEL,
+    ),
 )
+
+DIALECTS = (OPENAI,)
+
+
+def routes_of(dialects: Collection[str]) -> tuple[Endpoint, ...]:
+    """The endpoints of the dialects so named, and those that every server has."""
+    known = {dialect.name: dialect for dialect in DIALECTS}
+    for name in dialects:
+        if name not in known:
+            raise SettingsError(
+                f"There is no dialect {name!r}.", remedy=f"Choose among {', '.join(known)}."
+            )
+    chosen = (known[name].endpoints for name in known if name in dialects)
+    return (*(endpoint for endpoints in chosen for endpoint in endpoints), *ALWAYS)

@@ -25,6 +25,13 @@ class ServerSettings:
     port: int = field(
         default=8000, metadata={"help": "Port to listen on; 0 takes a free one and reports it."}
     )
+    dialects: tuple[str, ...] = field(
+        default=("openai",),
+        metadata={
+            "flag": "--dialect",
+            "help": "Whose clients to answer; may be given several times: docs/http.md.",
+        },
+    )
     api_keys: tuple[str, ...] = field(
         default=(),
         repr=False,

@@ -1,12 +1,11 @@
 """Request bodies: what each endpoint takes of its own, and the sampling options beside it."""
 
-import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from penstock.server.errors import HttpError
+from penstock.server.decoding import converted
 from penstock.server.openai.fields import IGNORED, REFUSED, drop_foreign
 from penstock.server.openai.structured import StructuredFields, grammar_of
 from penstock.server.openai.tools import MAX_TOOLS, PastCall, Tool, ToolChoice
@@ -133,37 +132,6 @@ class ChatBody(GenerationBody, frozen=True, kw_only=True, forbid_unknown_fields=
 Body = TypeVar("Body", bound=GenerationBody)
 
 
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
-class _Name(str):
-    """A field's name in a body. Decoding calls for each one, which shows a repeated name."""
-
-
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object in `raw`, without what has no meaning here. Raises `HttpError`."""
-    names: list[str] = []
-
-    def note(_: type, name: str) -> _Name:
-        names.append(name)
-        return _Name(name)
-
-    try:
-        values = msgspec.json.decode(raw, type=dict[_Name, Any], dec_hook=note)
-    except UnicodeDecodeError as error:
-        raise _not_json(f"it is not valid UTF-8 ({error.reason})") from None
-    except RecursionError:
-        raise _not_json("it nests too deeply") from None
-    except msgspec.DecodeError as error:
-        # a lone surrogate is reported as whatever it made of the bytes that follow
-        hint = ", perhaps at half of a surrogate pair" if _SURROGATE.search(raw) else ""
-        raise _not_json(f"{error}{hint}") from None
-    if len(names) != len(values):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise HttpError(400, f"The field {repeated} is given more than once.", param=repeated)
-    return drop_foreign({str(name): value for name, value in values.items()})
-
-
 def decode_body(
     values: dict[str, Any], kind: type[Body], defaults: dict[str, Any]
 ) -> tuple[Body, SamplingParams]:
@@ -172,16 +140,12 @@ def decode_body(
     Raises `InvalidRequest`, naming the field.
     """
     own = kind.__struct_fields__
+    values = drop_foreign(values)
     others = {name: value for name, value in values.items() if name not in own}
     unset = {name for name, value in others.items() if value is None and name in defaults}
     options = {**defaults, **{name: others[name] for name in others.keys() - unset}}
     params = sampling_params_from(options, also_known=[*own, *IGNORED, *REFUSED])
-    try:
-        body = msgspec.convert(
-            {name: values[name] for name in own if values.get(name) is not None}, kind
-        )
-    except msgspec.ValidationError as error:
-        raise _bad_field(str(error)) from None
+    body = converted({name: values[name] for name in own if name in values}, kind)
     params = msgspec.structs.replace(params, grammar=grammar_of(body, params.grammar))
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest(
@@ -192,17 +156,3 @@ def decode_body(
             "prompt_logprobs cannot be streamed.", param="prompt_logprobs", remedy="Use echo."
         )
     return body, params
-
-
-def _not_json(reason: str) -> HttpError:
-    return HttpError(400, f"The request body is not a JSON object: {reason}.", code="invalid_json")
-
-
-def _bad_field(message: str) -> InvalidRequest:
-    """msgspec says 'what - at `$.where`', or names the field that is missing."""
-    what, _, where = message.partition(" - at ")
-    path = where.strip("`").removeprefix("$").removeprefix(".")
-    if not path:
-        match = re.search(r"field `(\w+)`", what)
-        path = match[1] if match else ""
-    return InvalidRequest(f"{path}: {what}." if path else f"{what}.", param=path or None)

@@ -8,16 +8,18 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
+from penstock.server.decoding import parse_object
 from penstock.server.endpoint import Endpoint
 from penstock.server.front import Front
-from penstock.server.openai.bodies import ChatBody, decode_body, parse_object
+from penstock.server.openai.bodies import ChatBody, decode_body
 from penstock.server.openai.chat_answer import ChatCompletion, chat_document
 from penstock.server.openai.chat_events import chat_events
 from penstock.server.openai.chat_job import ChatJob
 from penstock.server.openai.job import submitted
-from penstock.server.openai.prompts import conversation, fitted
+from penstock.server.openai.prompts import conversation
 from penstock.server.openai.tool_choice import held_to
 from penstock.server.openai.tools import offer
+from penstock.server.prompts import fitted
 from penstock.text.parsing.reasoning import ReasoningFormat
 from penstock.text.parsing.tool_format import ToolFormat
 from penstock.text.tokenizer import Tokenizer

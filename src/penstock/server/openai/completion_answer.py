@@ -19,7 +19,7 @@ from penstock.server.openai.logprobs import (
     joined,
     prompt_logprobs,
 )
-from penstock.server.openai.prompts import Prompt
+from penstock.server.prompts import Prompt
 from penstock.server.sse import DONE, EventTemplate, json_part, json_text
 from penstock.vocabulary.messages import FinishReason, TokenLogprobs
 from penstock.vocabulary.results import CompletionOutput, Delta, RequestOutput

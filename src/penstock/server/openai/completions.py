@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
+from penstock.server.decoding import parse_object
 from penstock.server.endpoint import Endpoint
 from penstock.server.errors import HttpError
 from penstock.server.front import Front
-from penstock.server.openai.bodies import CompletionBody, decode_body, parse_object
+from penstock.server.openai.bodies import CompletionBody, decode_body
 from penstock.server.openai.completion_answer import (
     Completion,
     CompletionJob,
@@ -19,7 +20,8 @@ from penstock.server.openai.completion_answer import (
     completion_events,
 )
 from penstock.server.openai.job import submitted
-from penstock.server.openai.prompts import completion_prompts, fitted
+from penstock.server.openai.prompts import completion_prompts
+from penstock.server.prompts import fitted
 from penstock.vocabulary.sampling_params import SamplingParams
 
 

@@ -14,7 +14,7 @@ from penstock.server.exchange import arrival_of
 from penstock.server.front import Front
 from penstock.server.generations import Arrival, Generations
 from penstock.server.openai.bodies import GenerationBody
-from penstock.server.openai.prompts import Prompt
+from penstock.server.prompts import Prompt
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.messages import Request as EngineRequest
 from penstock.vocabulary.results import Delta, RequestOutput

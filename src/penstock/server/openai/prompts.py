@@ -1,29 +1,12 @@
-"""Prompts as token ids that fit the context."""
+"""Prompts as OpenAI's API brings them."""
 
-import asyncio
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, cast
 
-import msgspec
-
-from penstock.server.engine_front import EngineFront
 from penstock.server.openai.bodies import ChatBody, CompletionBody
+from penstock.server.prompts import Prompt, none_empty, off_loop_if_long
 from penstock.text.chat_prompt import chat_prompt
 from penstock.text.tokenizer import Tokenizer
-from penstock.vocabulary.errors import ContextTooLong, InvalidRequest
-from penstock.vocabulary.sampling_params import SamplingParams
-
-# Shorter texts are tokenized in less time than handing them to a thread takes.
-MAX_CHARS_AT_ONCE = 8192
-
-T = TypeVar("T")
-
-
-class Prompt(NamedTuple):
-    """One prompt. `text` is None for a prompt that came as token ids."""
-
-    token_ids: list[int]
-    text: str | None
+from penstock.vocabulary.errors import InvalidRequest
 
 
 async def completion_prompts(
@@ -46,7 +29,7 @@ async def completion_prompts(
             for prompt in given
         ]
 
-    return _none_empty(await _off_loop_if_long(encode_all, num_chars), "prompt")
+    return none_empty(await off_loop_if_long(encode_all, num_chars), "prompt")
 
 
 async def conversation(
@@ -65,24 +48,7 @@ async def conversation(
         return Prompt(token_ids, text)
 
     num_chars = len(str(said)) + len(str(tools)) + len(str(variables))
-    return _none_empty([await _off_loop_if_long(encode, num_chars)], "messages")[0]
-
-
-def fitted(
-    params: SamplingParams, prompts: list[Prompt], llm: EngineFront, *, field: str, is_given: bool
-) -> SamplingParams:
-    """`params` with max_tokens cut to the context, unless the client gave it: then it must fit.
-
-    Raises `ContextTooLong`, blaming `field`, which the prompts came from.
-    """
-    longest = max(len(prompt.token_ids) for prompt in prompts)
-    room = llm.max_model_len - longest
-    wanted = params.max_tokens if is_given else None
-    if (wanted or 1) > room:
-        error = ContextTooLong(longest, wanted, llm.max_model_len)
-        error.param = field
-        raise error
-    return msgspec.structs.replace(params, max_tokens=min(params.max_tokens or room, room))
+    return none_empty([await off_loop_if_long(encode, num_chars)], "messages")[0]
 
 
 def _as_list(prompt: str | list[str | int | list[int]]) -> list[str] | list[list[int]]:
@@ -108,13 +74,3 @@ def _checked(token_ids: list[int], vocab_size: int) -> list[int]:
             param="prompt",
         )
     return token_ids
-
-
-def _none_empty(prompts: list[Prompt], field: str) -> list[Prompt]:
-    if not all(prompt.token_ids for prompt in prompts):
-        raise InvalidRequest(f"The {field} must not be empty.", param=field)
-    return prompts
-
-
-async def _off_loop_if_long(work: Callable[[], T], num_chars: int) -> T:
-    return await asyncio.to_thread(work) if num_chars > MAX_CHARS_AT_ONCE else work()

@@ -134,9 +134,11 @@ def run(options: Options, console: Console) -> None:
     with bar("Engines", len(wanted)) as (advance, describe):
         for contender in wanted:
             entries = merged(entries, [measure(contender, this, partial(describe, contender))])
+            path = save(entries, options, works, load)  # after each: a run takes most of an hour
             advance()
     show(entries, options, works, load, console)
-    save(entries, options, works, load, console)
+    path.with_suffix(".txt").write_text(console.export_text(), encoding="utf-8")
+    print(f"Kept as {path}", file=sys.stderr)
 
 
 def show(
@@ -167,12 +169,12 @@ def save(
     options: Options,
     works: Sequence[Work],
     load: float,
-    console: Console,
-) -> None:
-    """Everything as JSON, and beside it what was shown."""
+) -> Path:
+    """Everything as JSON; the file it is in."""
     folder = options.cache if options.quick else RESULTS
     date = datetime.now(UTC).date().isoformat()
     path = options.into or folder / f"peers-{options.model}-{date}.json"
+    path.parent.mkdir(exist_ok=True)
     write_json(
         path,
         "peers",
@@ -181,8 +183,7 @@ def save(
         works={work.name: work.title for work in works},
         entries=entries,
     )
-    path.with_suffix(".txt").write_text(console.export_text(), encoding="utf-8")
-    print(f"Kept as {path}", file=sys.stderr)
+    return path
 
 
 @contextmanager

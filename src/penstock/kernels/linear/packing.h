@@ -89,9 +89,21 @@ PENSTOCK_INLINE float stage_int8(const PackArgs& args, int64_t row, const Stagin
 
 // The number of largest magnitude in a group, the first of equals.
 PENSTOCK_INLINE float most_extreme(const float* x, int64_t count) {
-  const float magnitude = largest_magnitude(x, count);
+  Floats above{}, below{};
   int64_t i = 0;
-  while (i + 1 < count && __builtin_fabsf(x[i]) != magnitude) ++i;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Floats v = load<Floats>(x + i);
+    above = maximum(above, v);
+    below = maximum(below, -v);
+  }
+  if (i < count) {
+    const Floats v = load_first<Floats>(x + i, static_cast<int>(count - i));
+    above = maximum(above, v);
+    below = maximum(below, -v);
+  }
+  const float positive = largest(above), negative = largest(below);
+  if (positive != negative) return positive > negative ? positive : -negative;
+  for (i = 0; i + 1 < count && __builtin_fabsf(x[i]) != positive;) ++i;
   return x[i];
 }
 

@@ -25,6 +25,9 @@ from penstock.engine.wire import (
 from penstock.vocabulary import errors
 from penstock.vocabulary.errors import EngineFailed, PenstockError
 
+COMMAND = (sys.executable, "-m", "penstock.engine.process")
+"""What an engine process runs; it is given the number of its end of the socket."""
+
 _STOP_S = 5.0
 
 
@@ -50,7 +53,7 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "penstock.engine.process", str(theirs.fileno())],
+                [*COMMAND, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )

@@ -142,7 +142,7 @@ class Markers:
 
     def _tokens(self, text: str, begin: int, end: int) -> "list[_Token]":
         """The tokens of a part of `text`."""
-        encoding = self._library.encode(text[begin:end], add_special_tokens=False)
+        [encoding] = self._library.encode_batch([text[begin:end]], add_special_tokens=False)
         return [
             _Token(id_, begin + first, begin + last)
             for id_, (first, last) in zip(encoding.ids, encoding.offsets, strict=True)

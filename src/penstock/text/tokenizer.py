@@ -79,7 +79,11 @@ class Tokenizer:
         A conversation is encoded by `chat_prompt`, which lets only the template spell them.
         """
         try:
-            return self._library.encode(text, add_special_tokens=add_special_tokens).ids
+            # a batch of one: others go on meanwhile, since only for batches is Python's lock let go
+            [encoding] = self._library.encode_batch_fast(
+                [text], add_special_tokens=add_special_tokens
+            )
+            return encoding.ids
         except TypeError:  # a lone surrogate, which no UTF-8 can carry
             raise InvalidRequest("The text is not valid Unicode.") from None
 

@@ -1,0 +1,197 @@
+"""What the front process costs and withstands, measured against a real server on loopback.
+
+  python -m benchmarks.front stall      health while 500 streams idle and 1 MB is tokenized
+  python -m benchmarks.front streams    processor time of 200 streams at 2,000 tokens a second
+  python -m benchmarks.front overload   ten times what the engine can do, for five minutes
+  python -m benchmarks.front soak       memory after tens of thousands of short requests
+
+The engine is a script that computes nothing, but for `--embedded`. Nothing else should run.
+"""
+
+import argparse
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from statistics import median, quantiles
+
+from rich.console import Console
+from rich.progress import Progress, track
+
+from benchmarks.front.load import READY, Answer, ask, completion
+from benchmarks.front.scripted_engine import Pace
+from benchmarks.front.server import Front, served
+
+_MIB = 2**20
+console = Console()
+
+
+async def stall(options: argparse.Namespace) -> None:
+    """How long /health/ready takes at most, while the front has hard work to do."""
+    idle = Pace(step_s=0.5, max_num_seqs=0)  # it takes requests, and never begins one
+    words = random.Random(0)
+    text = "".join(words.choice("abcdefghij klmno\n") for _ in range(1_000_000))
+    with served(idle, "--max-waiting", "2000", "--max-body-bytes", str(8 * _MIB)) as front:
+        stream = completion(stream=True, max_tokens=100)
+        streams = [asyncio.create_task(ask(front, stream)) for _ in range(500)]
+        await asyncio.sleep(2)
+        quiet = [await ask(front, READY) for _ in range(100)]
+        long = asyncio.create_task(ask(front, completion(prompt=text, max_tokens=1, stream=True)))
+        busy: list[Answer] = []
+        ends = time.monotonic() + options.seconds
+        while time.monotonic() < ends:
+            busy.append(await ask(front, READY))
+            await asyncio.sleep(0.002)
+        for task in [*streams, long]:
+            task.cancel()
+        await asyncio.gather(*streams, long, return_exceptions=True)
+    for name, answers in (("500 idle streams", quiet), ("and 1 MB being tokenized", busy)):
+        assert {answer.status for answer in answers} == {200}
+        times = [1000 * answer.whole_s for answer in answers]
+        console.print(f"{name}: median {median(times):.1f} ms, longest {max(times):.1f} ms")
+
+
+async def streams(options: argparse.Namespace) -> None:
+    """Processor time of the front for 200 streams of 10 tokens a second."""
+    pace = Pace(step_s=0.1, max_num_seqs=200)
+    num_tokens = int(10 * options.seconds) + 60
+    with served(pace) as front:
+        request = completion(stream=True, max_tokens=num_tokens)
+        tasks = [asyncio.create_task(ask(front, request)) for _ in range(200)]
+        await asyncio.sleep(3)
+        began, cpu_s = time.monotonic(), front.cpu_s()
+        await asyncio.sleep(options.seconds)
+        share = (front.cpu_s() - cpu_s) / (time.monotonic() - began)
+        answers = await asyncio.gather(*tasks)
+    assert all(answer.num_events >= num_tokens for answer in answers), "tokens are missing"
+    console.print(f"200 streams, 2,000 tokens/s: {100 * share:.1f} % of one core")
+
+
+async def overload(options: argparse.Namespace) -> None:
+    """Throughput, refusals, latencies and memory at ten times the load that can be served."""
+    pace = None if options.embedded else Pace(step_s=0.05, max_num_seqs=16)
+    flags = ["--max-waiting", "32", *(["--max-num-seqs", "16"] if options.embedded else [])]
+    request = completion(max_tokens=32)
+    with served(pace, *flags) as front:
+        best = await _closed_loop(front, request, clients=32, seconds=options.seconds / 5)
+        console.print(f"32 clients in a closed loop: {best:.1f} answers/s")
+        memory, samples = front.resident_bytes(), []
+
+        async def look() -> None:
+            while True:
+                await asyncio.sleep(options.seconds / 10)
+                samples.append(front.resident_bytes())
+
+        watcher = asyncio.create_task(look())
+        answers = await _open_loop(front, request, rate=10 * best, seconds=options.seconds)
+        watcher.cancel()
+    served_ = [answer for answer in answers if answer.status == 200]
+    window = options.seconds - 5
+    start = min(answer.began for answer in answers) + 5
+    ended = [a for a in served_ if start <= a.began + a.whole_s <= start + window]
+    rate = len(ended) / window
+    console.print(f"offered {10 * best:.0f}/s: {rate:.1f} answers/s, {rate / best:.0%} of the best")
+    console.print(f"statuses: {dict(Counter(answer.status for answer in answers))}")
+    refused = [answer for answer in answers if answer.status == 429]
+    console.print(f"429 with Retry-After: {sum(a.has_retry_after for a in refused)}")
+    _times("admitted, whole answer", [answer.whole_s for answer in served_])
+    _times("refused", [answer.whole_s for answer in refused])
+    grown = [f"{(sample - memory) / _MIB:+.1f}" for sample in samples]
+    console.print(f"front's memory over its start, MiB: {', '.join(grown)}")
+
+
+async def soak(options: argparse.Namespace) -> None:
+    """Bytes that the front's resident memory grows by, for each short request."""
+    pace = None if options.embedded else Pace(step_s=0.002, max_num_seqs=64)
+    batch = options.requests // 10
+    with served(pace) as front:
+        chance, sizes = random.Random(0), []
+        request = [
+            completion(prompt="x" * chance.randrange(1, 60), max_tokens=4) for _ in range(64)
+        ]
+        for number in track(range(-2, 10), description="Requests", transient=True):
+            await _many(front, request, batch)
+            if number >= -1:
+                sizes.append(front.resident_bytes())
+    grown = (sizes[-1] - sizes[0]) / (10 * batch)
+    console.print(f"{10 * batch} requests: {grown:.1f} bytes each; MiB: ", end="")
+    console.print(", ".join(f"{size / _MIB:.1f}" for size in sizes))
+
+
+async def _many(front: Front, requests: Sequence[bytes], count: int) -> None:
+    left = iter(range(count))
+
+    async def client() -> None:
+        for number in left:
+            answer = await ask(front, requests[number % len(requests)])
+            assert answer.status == 200, answer
+
+    await asyncio.gather(*(client() for _ in range(32)))
+
+
+async def _closed_loop(front: Front, request: bytes, *, clients: int, seconds: float) -> float:
+    """Answers a second, without the start."""
+    ends = time.monotonic() + seconds
+    ended: list[float] = []
+
+    async def client() -> None:
+        while time.monotonic() < ends:
+            answer = await ask(front, request)
+            assert answer.status == 200, answer
+            ended.append(time.monotonic())
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    start = ends - seconds + seconds / 5
+    return sum(start <= at <= ends for at in ended) / (ends - start)
+
+
+async def _open_loop(front: Front, request: bytes, *, rate: float, seconds: float) -> list[Answer]:
+    """Requests at random times, whatever becomes of those before."""
+    chance = random.Random(0)
+    tasks: list[asyncio.Task[Answer]] = []
+    began = due = time.monotonic()
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("Overload", total=seconds)
+        while (now := time.monotonic()) < began + seconds:
+            if due > now:
+                await asyncio.sleep(due - now)
+            tasks.append(asyncio.create_task(ask(front, request)))
+            due += chance.expovariate(rate)
+            progress.update(bar, completed=now - began)
+    return await asyncio.gather(*tasks)
+
+
+def _times(what: str, values: Sequence[float]) -> None:
+    if len(values) < 2:
+        return
+    cuts = quantiles(values, n=100)
+    console.print(f"{what}: median {cuts[49]:.3f} s, p99 {cuts[98]:.3f} s, max {max(values):.3f} s")
+
+
+MEASURES: dict[str, Callable[[argparse.Namespace], Awaitable[None]]] = {
+    "stall": stall,
+    "streams": streams,
+    "overload": overload,
+    "soak": soak,
+}
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.front",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=MEASURES)
+    parser.add_argument("--seconds", type=float, help="of measuring; overload: 300, others: 10")
+    parser.add_argument("--requests", type=int, default=100_000, help="of the soak")
+    parser.add_argument("--embedded", action="store_true", help="the embedded model as engine")
+    options = parser.parse_args()
+    options.seconds = options.seconds or (300 if options.what == "overload" else 10)
+    asyncio.run(MEASURES[options.what](options))
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from penstock.cli.doctor import doctor
 from penstock.cli.flags import with_flags
 from penstock.cli.generate import generate
 from penstock.cli.quantize import quantize
+from penstock.cli.run_batch import run_batch
 from penstock.cli.serve import serve
 from penstock.cli.snapshot import snapshot
 
@@ -22,7 +23,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, generate, chat, snapshot, quantize, cache, doctor):
+for command in (
+    serve,
+    generate,
+    chat,
+    run_batch,
+    snapshot,
+    quantize,
+    cache,
+    doctor,
+):
     app.command()(with_flags(command))
 app.add_typer(bench)
 

@@ -8,6 +8,7 @@ from penstock import __version__
 from penstock.cli.bench import bench
 from penstock.cli.cache import cache
 from penstock.cli.chat import chat
+from penstock.cli.detect_watermark import detect_watermark
 from penstock.cli.doctor import doctor
 from penstock.cli.flags import with_flags
 from penstock.cli.generate import generate
@@ -28,6 +29,7 @@ for command in (
     generate,
     chat,
     run_batch,
+    detect_watermark,
     snapshot,
     quantize,
     cache,

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from penstock.server import health, metrics_page
 from penstock.server.endpoint import Dialect, Endpoint
-from penstock.server.openai import chat_completions, completions, models
+from penstock.server.openai import chat_completions, completions, models, watermark
 from penstock.vocabulary.errors import SettingsError
 
 ALWAYS = (health.LIVE, health.READY, health.HEALTH, metrics_page.METRICS)
@@ -20,6 +20,7 @@ OPENAI = Dialect(
         chat_completions.CREATE_CHAT_COMPLETION,
         models.LIST_MODELS,
         models.SHOW_MODEL,
+        watermark.DETECT_WATERMARK,
     ),
 )
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from penstock.engine.async_llm import AsyncLLM
     from penstock.engine.detection import detect_watermark
     from penstock.engine.llm import LLM
+    from penstock.server.deployments.launching import client, serve
+    from penstock.server.mii.pipeline import pipeline
 
 __all__ = [
     "LLM",
@@ -17,12 +19,18 @@ __all__ = [
     "Grammar",
     "SamplingParams",
     "__version__",
+    "client",
     "detect_watermark",
+    "pipeline",
+    "serve",
 ]
 _MODULES = {
     "LLM": "engine.llm",
     "AsyncLLM": "engine.async_llm",
+    "client": "server.deployments.launching",
     "detect_watermark": "engine.detection",
+    "pipeline": "server.mii.pipeline",
+    "serve": "server.deployments.launching",
 }
 __version__ = "0.1.0"
 

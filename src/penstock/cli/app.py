@@ -8,6 +8,7 @@ from penstock import __version__
 from penstock.cli.bench import bench
 from penstock.cli.cache import cache
 from penstock.cli.chat import chat
+from penstock.cli.deployments import deployments
 from penstock.cli.detect_watermark import detect_watermark
 from penstock.cli.doctor import doctor
 from penstock.cli.flags import with_flags
@@ -37,6 +38,7 @@ for command in (
 ):
     app.command()(with_flags(command))
 app.add_typer(bench)
+app.add_typer(deployments)
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from penstock.server import health, metrics_page
 from penstock.server.endpoint import Dialect, Endpoint
+from penstock.server.mii import generate
 from penstock.server.openai import chat_completions, completions, models, watermark
 from penstock.vocabulary.errors import SettingsError
 
@@ -24,7 +25,13 @@ OPENAI = Dialect(
     ),
 )
 
-DIALECTS = (OPENAI,)
+MII = Dialect(
+    "mii",
+    "DeepSpeed-MII's REST gateway and its text-generation server: docs/mii.md",
+    (generate.ASK_DEPLOYMENT, generate.GENERATE, health.HEALTHZ),
+)
+
+DIALECTS = (OPENAI, MII)
 
 
 def routes_of(dialects: Collection[str]) -> tuple[Endpoint, ...]:

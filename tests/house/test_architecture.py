@@ -65,6 +65,7 @@ def test_modules_import_only_downwards():
     [
         "server.serve",
         "engine.async_llm",
+        "engine.detection",
         "engine.grammar_trial",
         "cli.app",
         "bench.load",

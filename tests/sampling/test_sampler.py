@@ -18,9 +18,11 @@ from penstock.engine.sampler import NEVER, sample
 from penstock.engine.sampling_rows import SamplingRows
 from penstock.kernels.ops import REFERENCE, Ops
 from penstock.scheduling.sequence import Sequence
+from penstock.text.watermark import Greens
 from penstock.vocabulary.grammar import Grammar
 from penstock.vocabulary.messages import Request
 from penstock.vocabulary.sampling_params import SamplingParams
+from penstock.vocabulary.watermark import Watermark
 from tests.kernels.instruction_sets import ISAS, cpu_ops
 
 CPU = torch.device("cpu")
@@ -99,6 +101,28 @@ def test_presence_and_frequency_add_up():
         sampler.penalise_frequency(torch.zeros(1, 4), rows(seen)), rows(seen)
     )
     assert logits.tolist() == [[0.0, -1.0, -0.75, 0.0]]
+
+
+def test_a_watermark_adds_delta_to_green_tokens_of_its_own_rows_only():
+    greens = Greens("key")
+    marked = sequence([7, 3], watermark=True)
+    strong = sequence([7], [3], watermark=Watermark(gamma=0.25, delta=5))
+    options = SamplingRows([marked, sequence(), strong], CPU, greens=greens)
+    logits = sampler.prefer_green(torch.zeros(3, 1000), options)
+    for row, gamma, delta in ((0, 0.5, 2.0), (2, 0.25, 5.0)):
+        green = greens.are_green([3] * 1000, range(1000), gamma)
+        assert logits[row].tolist() == [delta if each else 0.0 for each in green]
+        assert 0.8 * gamma < green.mean() < 1.2 * gamma
+    assert not logits[1].any()
+
+
+def test_what_must_never_be_drawn_is_not_drawn_for_being_green():
+    green = int(Greens("key").are_green([0] * 100, range(100), 0.5).argmax())
+    options = sequence([0], temperature=0, watermark=True, banned_token_ids=[green])
+    logits = torch.full((1, 100), -50.0)
+    logits[0, green] = 0.0
+    rows_ = SamplingRows([options], CPU, greens=Greens("key"))
+    assert draw(logits, rows_).item() != green
 
 
 def test_logit_bias_is_added():

@@ -83,6 +83,7 @@ class ScriptedLLM:
         self.max_model_len = max_model_len
         self.max_in_flight = 1000
         self.sampling_defaults = sampling_defaults or {}
+        self.watermark_key: str | None = None
         self.stats = EngineStats()
         self.heartbeat_age_s = 0.1
         self.is_ready = True

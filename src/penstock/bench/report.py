@@ -19,7 +19,7 @@ from penstock.bench.timing import Distribution
 from penstock.engine.machine_use import MachineLimits, MachineUse
 
 _VERSIONS_OF = ("torch", "numpy", "tokenizers", "safetensors", "uvloop", "httpx2")
-_SECRETS = ("api_key",)
+_SECRETS = ("api_key", "watermark_key")
 
 
 def latency_table(results: Sequence[Latency]) -> Table:

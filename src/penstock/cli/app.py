@@ -8,10 +8,13 @@ from penstock import __version__
 from penstock.cli.bench import bench
 from penstock.cli.cache import cache
 from penstock.cli.chat import chat
+from penstock.cli.deployments import deployments
+from penstock.cli.detect_watermark import detect_watermark
 from penstock.cli.doctor import doctor
 from penstock.cli.flags import with_flags
 from penstock.cli.generate import generate
 from penstock.cli.quantize import quantize
+from penstock.cli.run_batch import run_batch
 from penstock.cli.serve import serve
 from penstock.cli.snapshot import snapshot
 
@@ -22,9 +25,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, generate, chat, snapshot, quantize, cache, doctor):
+for command in (
+    serve,
+    generate,
+    chat,
+    run_batch,
+    detect_watermark,
+    snapshot,
+    quantize,
+    cache,
+    doctor,
+):
     app.command()(with_flags(command))
 app.add_typer(bench)
+app.add_typer(deployments)
 
 
 def _print_version(wanted: bool) -> None:

@@ -30,7 +30,7 @@ class Flag:
     """One field as a flag. `parse` turns what typer read into the field's value.
 
     Several flags may be ways to give the same `field`, of which one may be used; by default each
-    has a field of its own name.
+    has a field of its own name. `env` is an environment variable that says it, too.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Flag:
     help: str
     parse: Callable[[Any], Any] = lambda value: value
     spelling: str = ""
+    env: str | None = None
     panel: str = ""
     field: str = ""
 
@@ -49,6 +50,7 @@ class Flag:
             self.default,
             f"{spelled}/{spelled.replace('--', '--no-')}" if is_switch else spelled,
             help=self.help,
+            envvar=self.env,
             show_default=self.default is not None,
             rich_help_panel=self.panel,
         )
@@ -127,6 +129,7 @@ def _flags(kind: Any, panel: str) -> Iterator[Flag]:
             field.default,
             field.metadata["help"],
             spelling=field.metadata.get("flag", ""),
+            env=field.metadata.get("env"),
             panel=panel,
         )
         if get_origin(flag.type) is tuple:
@@ -171,12 +174,13 @@ def _sampling_flag(name: str, type_: introspect.Type, help_: str) -> Flag:
 
 
 def _plain(type_: introspect.Type) -> introspect.Type:
-    """The type below annotations and optionality; of alternatives, the list."""
+    """The type below annotations and optionality; of alternatives, the list, or else the switch."""
     if isinstance(type_, introspect.Metadata):
         return _plain(type_.type)
     if isinstance(type_, introspect.UnionType):
         kinds = [_plain(each) for each in type_.types]
-        kinds.sort(key=lambda kind: not isinstance(kind, introspect.ListType))
+        kinds.sort(key=lambda kind: isinstance(kind, introspect.BoolType), reverse=True)
+        kinds.sort(key=lambda kind: isinstance(kind, introspect.ListType), reverse=True)
         return next(kind for kind in kinds if not isinstance(kind, introspect.NoneType))
     return type_
 

@@ -142,6 +142,11 @@ class AsyncLLM:
         return self.resolved.max_model_len
 
     @property
+    def watermark_key(self) -> str | None:
+        """The secret that marks texts, if there is one."""
+        return self.settings.watermark_key
+
+    @property
     def num_in_flight(self) -> int:
         """Requests submitted and not finished."""
         return len(self._generations)
@@ -281,13 +286,8 @@ class AsyncLLM:
         Raises, before anything is sent, `InvalidRequest` if it can never be answered, `Overloaded`
         if too many wait already, and `Unavailable` while there is no engine.
         """
-        resolved = self.resolved
-        check_request(
-            prompt_token_ids,
-            params,
-            vocab_size=resolved.vocab_size,
-            max_model_len=resolved.max_model_len,
-        )
+        can_watermark = self.watermark_key is not None
+        check_request(prompt_token_ids, params, self.resolved, can_watermark=can_watermark)
         if request_id in self._generations:
             raise InvalidRequest(f"Request id {request_id!r} is in use.", param="request_id")
         if self._engine is None:

@@ -28,8 +28,10 @@ def loading_bar(what: str = "Loading weights", *, shown: bool = True) -> Iterato
 
 
 @contextmanager
-def counting_bar(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[], None]]:
-    """A bar of things done; its function says that one more is."""
+def counting_bar(
+    what: str, total: int | None, *, shown: bool = True
+) -> Iterator[Callable[[], None]]:
+    """A bar of things done; its function says that one more is. `total` is None if nobody knows."""
     with _bar(MofNCompleteColumn(), shown=shown) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)

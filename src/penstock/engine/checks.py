@@ -2,17 +2,23 @@
 first.
 """
 
+from penstock.engine.settings import Resolved
 from penstock.vocabulary.errors import ContextTooLong, InvalidRequest
 from penstock.vocabulary.messages import Refusal
 from penstock.vocabulary.sampling_params import SamplingParams
 
 
 def check_request(
-    prompt_token_ids: list[int], params: SamplingParams, *, vocab_size: int, max_model_len: int
+    prompt_token_ids: list[int],
+    params: SamplingParams,
+    resolved: Resolved,
+    *,
+    can_watermark: bool,
 ) -> None:
     """Raise `InvalidRequest` for a prompt that is empty, too long, or holds ids the model does not
-    have.
+    have, and for a watermark without a key.
     """
+    vocab_size, max_model_len = resolved.vocab_size, resolved.max_model_len
     if not prompt_token_ids:
         raise InvalidRequest(
             "The prompt is empty: there is nothing to continue.",
@@ -21,6 +27,12 @@ def check_request(
         )
     if len(prompt_token_ids) + (params.max_tokens or 1) > max_model_len:
         raise ContextTooLong(len(prompt_token_ids), params.max_tokens, max_model_len)
+    if params.watermark and not can_watermark:
+        raise InvalidRequest(
+            "Texts cannot be watermarked here: there is no watermark key.",
+            param="watermark",
+            remedy="Whoever runs the engine must set watermark_key.",
+        )
     _check_ids("prompt", prompt_token_ids, vocab_size)
     _check_ids("stop_token_ids", params.stop_token_ids, vocab_size)
     _check_ids("banned_token_ids", params.banned_token_ids, vocab_size)

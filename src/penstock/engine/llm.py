@@ -46,6 +46,7 @@ class LLM:
         name, model_dir = find_model(asked.model, asked.revision)
         prepared = prepare(asked, model_dir, name)
         self.resolved = prepared.resolved
+        self._can_watermark = asked.watermark_key is not None
         self.sampling_defaults = prepared.config.sampling_defaults
         self.tokenizer = Tokenizer.from_dir(model_dir)
         with loading_bar() as on_progress:
@@ -142,12 +143,7 @@ class LLM:
                 param="prompts",
                 remedy='Give text or {"prompt_token_ids": [...]}.',
             )
-        check_request(
-            token_ids,
-            params,
-            vocab_size=self.resolved.vocab_size,
-            max_model_len=self.resolved.max_model_len,
-        )
+        check_request(token_ids, params, self.resolved, can_watermark=self._can_watermark)
         if params.grammar is not None:
             self.engine.grammars.of(params.grammar).result()
         number = f"llm-{next(self._numbers)}"

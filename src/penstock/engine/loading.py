@@ -32,6 +32,7 @@ from penstock.models.snapshot import Snapshot
 from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
 from penstock.text.tokenizer import Tokenizer
+from penstock.text.watermark import Greens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,8 @@ def _runner(prepared: Prepared, on_progress: OnProgress | None) -> Runner:
         ops=ops,
         device=device,
     )
-    return Runner(decoder, cache, ops, device)
+    key = prepared.settings.watermark_key
+    return Runner(decoder, cache, ops, device, Greens(key) if key is not None else None)
 
 
 def _grammars(prepared: Prepared, tokenizer: Tokenizer | None) -> Grammars:

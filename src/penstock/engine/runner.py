@@ -14,6 +14,7 @@ from penstock.kernels.ops import Ops
 from penstock.models.decoder import Decoder
 from penstock.models.kv_cache import KVCache
 from penstock.scheduling.sequence import Plan
+from penstock.text.watermark import Greens
 from penstock.vocabulary.messages import TokenLogprobs
 
 
@@ -29,11 +30,19 @@ class SliceResult:
 class Runner:
     """Owns the decoder, the KV tensors, the ops and the device."""
 
-    def __init__(self, decoder: Decoder, cache: KVCache, ops: Ops, device: torch.device) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        cache: KVCache,
+        ops: Ops,
+        device: torch.device,
+        greens: Greens | None = None,
+    ) -> None:
         self.decoder = decoder
         self.cache = cache
         self.ops = ops
         self.device = device
+        self.greens = greens
         self._mask_maker = MaskMaker(decoder.spec.vocab_size)
 
     @torch.inference_mode()
@@ -51,7 +60,9 @@ class Runner:
             emitting = [
                 result for result, part in zip(results, plan.slices, strict=True) if part.emits
             ]
-            rows = SamplingRows(batch.emitting, self.device, masks.result() if masks else None)
+            rows = SamplingRows(
+                batch.emitting, self.device, masks.result() if masks else None, self.greens
+            )
             self._draw(rows, logits[: len(emitting)], emitting)
         return results
 

@@ -16,6 +16,13 @@ from penstock.kernels.ops import Ops
 NEVER = float("-inf")
 
 
+def prefer_green(logits: Tensor, rows: SamplingRows) -> Tensor:
+    """watermark: green tokens gain, so that there are more of them than chance would have."""
+    row, bias = rows.marked(logits.shape[1])
+    logits[row] += bias
+    return logits
+
+
 def follow_grammar(logits: Tensor, rows: SamplingRows) -> Tensor:
     """grammar: only tokens with which the text can still become one that follows it."""
     row, bits = rows.grammar_bits()
@@ -97,6 +104,7 @@ def penalise_presence(logits: Tensor, rows: SamplingRows) -> Tensor:
 Step = Callable[[Tensor, SamplingRows], Tensor]
 
 MASKS_AND_PENALTIES: tuple[tuple[tuple[str, ...], Step], ...] = (
+    (("watermark",), prefer_green),
     (("grammar",), follow_grammar),
     (("allowed_token_ids",), allow),
     (("banned_token_ids",), ban),

@@ -13,6 +13,7 @@ from penstock.engine.constraint import Masks
 from penstock.engine.randomness import uniforms
 from penstock.kernels.sampling.contract import Shaping
 from penstock.scheduling.sequence import Sequence
+from penstock.text.watermark import Greens
 from penstock.vocabulary.sampling_params import SamplingParams
 
 _UNTOUCHED = SamplingParams()
@@ -20,16 +21,21 @@ _UNTOUCHED = SamplingParams()
 
 class SamplingRows:
     """R rows, one per sequence that draws a token in this step; columns are made when first asked
-    for. `masks` are those of the rows that follow a grammar.
+    for. `masks` are those of the rows that follow a grammar; `greens` is for the watermarked ones.
     """
 
     def __init__(
-        self, sequences: list[Sequence], device: torch.device, masks: Masks | None = None
+        self,
+        sequences: list[Sequence],
+        device: torch.device,
+        masks: Masks | None = None,
+        greens: Greens | None = None,
     ) -> None:
         self.sequences = sequences
         self.params = [sequence.request.sampling for sequence in sequences]
         self.device = device
         self.masks = masks
+        self.greens = greens
         self._columns: dict[str, Tensor] = {}
 
     def any_set(self, *names: str) -> bool:
@@ -65,6 +71,21 @@ class SamplingRows:
         assert self.masks is not None, "a grammar without its mask"
         bits = torch.from_numpy(self.masks.bits).to(self.device, non_blocking=True)
         return self._tensor(np.array(self.masks.rows)), bits
+
+    def marked(self, vocab_size: int) -> tuple[Tensor, Tensor]:
+        """(row, bias) of the rows that are watermarked: int64 [W], and what is added to the logits
+        of their green tokens, float32 [W, V].
+        """
+        assert self.greens is not None, "a watermark without a key"
+        rows = [row for row, params in enumerate(self.params) if params.watermark]
+        bias = np.empty((len(rows), vocab_size), np.float32)
+        for place, row in enumerate(rows):
+            marking = self.params[row].marking
+            assert marking is not None
+            before = self.sequences[row].token_ids[-1]
+            green = self.greens.of(before, marking.gamma, vocab_size)
+            np.multiply(np.unpackbits(green, count=vocab_size), marking.delta, out=bias[place])
+        return self._tensor(np.array(rows)), self._tensor(bias)
 
     def uniforms(self) -> Tensor:
         """The random number of the token that each row is about to draw, float64 [R]."""

@@ -19,9 +19,12 @@ _USUAL_LEN = 1024  # tokens that a sequence holds when many are served at once
 _GIB = 2**30
 
 
-def option(default: Any, help_: str) -> Any:
-    """A field that becomes a command-line flag with this help."""
-    return field(default=default, metadata={"help": help_})
+def option(default: Any, help_: str, *, secret_in: str | None = None) -> Any:
+    """A field that becomes a command-line flag with this help. A secret is never shown, and may
+    come in an environment variable.
+    """
+    metadata = {"help": help_, "env": secret_in}
+    return field(default=default, repr=secret_in is None, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,11 @@ class EngineSettings(ModelSettings):
     )
     seed: int | None = option(
         None, "Makes requests that bring no seed of their own repeatable, too."
+    )
+    watermark_key: str | None = option(
+        None,
+        "Secret that watermarks texts. Rather in $PENSTOCK_WATERMARK_KEY: others see flags.",
+        secret_in="PENSTOCK_WATERMARK_KEY",
     )
     max_grammar_chars: int = option(
         65_536, "Longest grammar or JSON schema that a request may bring, in characters."
@@ -202,6 +210,8 @@ def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> 
 def _check_values(settings: EngineSettings) -> None:
     if settings.seed is not None and not -(2**63) <= settings.seed < 2**63:
         raise SettingsError(f"seed {settings.seed} does not fit into 64 bits.")
+    if settings.watermark_key == "":
+        raise SettingsError("The watermark key is empty.", remedy="Leave it out to mark no text.")
     for name in (
         "max_grammar_chars",
         "max_grammar_depth",

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from fastapi import Request, Response
@@ -21,7 +22,7 @@ class Endpoint:
     path: str
     handler: Callable[[Front, Request], Awaitable[Response]]
     body: type[msgspec.Struct] | None = None
-    answer: type[msgspec.Struct] | None = None
+    answer: Any = None  # a struct, or a list of one
     streams: bool = False
     media_type: str = "application/json"
     wording: Wording = OPENAI_WORDING

@@ -50,11 +50,11 @@ class Generations:
         salt: str,
         shown_token_ids: frozenset[int],
     ) -> Self:
-        """Hand every prompt to the engine, or none if one of them is refused."""
+        """Hand every prompt to the engine, behind those it has, or none if one is refused."""
         self._front.check_open()
         self._check_size(len(prompts) * params.n)
         try:
-            for position, token_ids in enumerate(prompts):
+            for position, token_ids in enumerate(prompts, start=len(self._num_left)):
                 self._unfinished[position] = self._front.llm.submit(
                     token_ids,
                     params,
@@ -72,6 +72,7 @@ class Generations:
     def _check_size(self, num_completions: int) -> None:
         """Refuse what would be told to come back later for ever."""
         most = self._front.llm.max_in_flight
+        num_completions += sum(self._num_left.values())
         if num_completions > most:
             raise InvalidRequest(
                 f"The request asks for {num_completions} completions; at most {most} may run or "

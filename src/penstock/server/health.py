@@ -40,3 +40,4 @@ def _json(health: Health, status: int) -> Response:
 LIVE = Endpoint("GET", "/health/live", live, answer=Health)
 READY = Endpoint("GET", "/health/ready", ready, answer=Health)
 HEALTH = Endpoint("GET", "/health", ready, answer=Health)
+HEALTHZ = Endpoint("GET", "/healthz", ready, answer=Health)

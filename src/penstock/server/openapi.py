@@ -112,8 +112,11 @@ def _responses(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     return {"200": {"description": "Success.", "content": content}, **failures}
 
 
-def _schema(answer: type[msgspec.Struct] | None) -> dict[str, Any]:
-    return {"type": "string"} if answer is None else _ref(answer)
+def _schema(answer: Any) -> dict[str, Any]:
+    if answer is None:
+        return {"type": "string"}
+    (schema,), _ = msgspec.json.schema_components([answer], ref_template=_REF)
+    return schema
 
 
 def _ref(struct: type[msgspec.Struct]) -> dict[str, str]:

@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 from penstock.server import health, metrics_page
 from penstock.server.endpoint import Dialect, Endpoint
-from penstock.server.openai import chat_completions, completions, models
+from penstock.server.mii import generate
+from penstock.server.openai import chat_completions, completions, models, watermark
 from penstock.vocabulary.errors import SettingsError
 
 ALWAYS = (health.LIVE, health.READY, health.HEALTH, metrics_page.METRICS)
@@ -20,10 +21,17 @@ OPENAI = Dialect(
         chat_completions.CREATE_CHAT_COMPLETION,
         models.LIST_MODELS,
         models.SHOW_MODEL,
+        watermark.DETECT_WATERMARK,
     ),
 )
 
-DIALECTS = (OPENAI,)
+MII = Dialect(
+    "mii",
+    "DeepSpeed-MII's REST gateway and its text-generation server: docs/mii.md",
+    (generate.ASK_DEPLOYMENT, generate.GENERATE, health.HEALTHZ),
+)
+
+DIALECTS = (OPENAI, MII)
 
 
 def routes_of(dialects: Collection[str]) -> tuple[Endpoint, ...]:

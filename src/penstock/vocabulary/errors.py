@@ -50,7 +50,7 @@ class EngineFailed(PenstockError):
 
 
 class NoSuchServer(PenstockError):
-    """The server to be measured does not answer, or not as OpenAI's API says."""
+    """There is no server where one was looked for, or it does not speak as it should."""
 
 
 class ContextTooLong(InvalidRequest):

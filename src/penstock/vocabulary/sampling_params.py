@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.grammar import Grammar
+from penstock.vocabulary.watermark import Watermark
 
 MAX_SAMPLES = 128
 MAX_LOGPROBS = 20
@@ -132,6 +133,13 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         bool,
         Meta(description="Leave special tokens out of the text."),
     ] = True
+    watermark: Annotated[
+        Watermark | bool,
+        Meta(
+            description="Mark the text so that whoever has the server's key can tell: "
+            "docs/watermark.md."
+        ),
+    ] = False
     grammar: Annotated[
         Grammar | None,
         Meta(description="What the text must look like: docs/constrained-output.md."),
@@ -171,6 +179,13 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0
+
+    @property
+    def marking(self) -> Watermark | None:
+        """`watermark` with its strength, whichever way it was given; None for no watermark."""
+        if isinstance(self.watermark, Watermark):
+            return self.watermark
+        return Watermark() if self.watermark else None
 
     @property
     def stop_strings(self) -> list[str]:
@@ -224,6 +239,8 @@ def sampling_params_from(values: dict[str, Any], *, also_known: list[str]) -> Sa
         given["logit_bias"] = {_token_id(key): value for key, value in bias.items()}
     if isinstance(given.get("grammar"), dict):
         given["grammar"] = _converted("grammar", given["grammar"], Grammar)
+    if isinstance(given.get("watermark"), dict):
+        given["watermark"] = _converted("watermark", given["watermark"], Watermark)
     return SamplingParams(**given)
 
 

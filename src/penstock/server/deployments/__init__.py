@@ -1,0 +1,1 @@
+"""Servers that outlive whoever started them, found and ended by name."""

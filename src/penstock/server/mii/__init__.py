@@ -1,0 +1,1 @@
+"""DeepSpeed-MII's dialect: its routes, its options, and its pipeline in Python."""

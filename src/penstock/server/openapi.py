@@ -1,5 +1,6 @@
 """The OpenAPI document, from the same structs that decode requests and encode answers."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from penstock.server.openai.bodies import GenerationBody
 from penstock.server.openai.fields import IGNORED
 from penstock.vocabulary.sampling_params import SamplingParams
 
+_IN_PATH = re.compile(r"{(\w+)")
 _REF = "#/components/schemas/{name}"
 
 _FAILURES = {
@@ -58,6 +60,11 @@ def component_schemas(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
 def operation(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """What OpenAPI says of the endpoints at one path beyond the path itself and a summary."""
     described: dict[str, Any] = {"responses": _responses(endpoints)}
+    if names := _IN_PATH.findall(endpoints[0].path):
+        described["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
     if bodies := [_ref(endpoint.body) for endpoint in endpoints if endpoint.body]:
         described["requestBody"] = {
             "required": True,
@@ -101,7 +108,7 @@ def _responses(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         answers = [_schema(each.answer) for each in endpoints if each.media_type == media_type]
         content[media_type] = {"schema": _any_of(answers)}
     if any(endpoint.streams for endpoint in endpoints):
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": {"description": "Server-sent events."}}
     failure = _any_of([_ref(endpoint.wording.schema) for endpoint in endpoints])
     failures = {
         str(status): {"description": text, "content": {"application/json": {"schema": failure}}}

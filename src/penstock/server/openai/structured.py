@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from penstock.vocabulary.errors import InvalidRequest
-from penstock.vocabulary.grammar import Grammar, StructuralTag, StructuralTags
+from penstock.vocabulary.grammar import Grammar, StructuralTags
 
 Schema = dict[str, Any]
 
@@ -38,14 +38,9 @@ class JsonSchemaFormat(msgspec.Struct, frozen=True, tag="json_schema", forbid_un
 
 
 class StructuralTagFormat(
-    msgspec.Struct, frozen=True, tag="structural_tag", forbid_unknown_fields=True
+    StructuralTags, frozen=True, kw_only=True, tag="structural_tag", forbid_unknown_fields=True
 ):
     """Free text with pieces that follow a schema, as vLLM takes it; see `StructuralTags`."""
-
-    triggers: list[str]
-    structures: list[StructuralTag]
-    at_least_one: bool = False
-    stop_after_first: bool = False
 
 
 ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat | StructuralTagFormat

@@ -93,6 +93,6 @@ def _show(llm: AsyncLLM, formats: list[Row], console: Console | None) -> None:
 
 def _greet(url: str, console: Console | None) -> Any:
     if console is None:
-        log.info("ready", extra=about(url=url))
+        log.info("Ready at %s", url, extra=about(url=url))
         return
     console.print(f"\nReady at [bold green]{url}[/]  (OpenAI's API under {url}/v1; Ctrl-C to stop)")

@@ -74,7 +74,7 @@ def _config(front: Front) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        log_level="error",  # it warns of requests that are no HTTP; those are counted, not logged
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,

@@ -14,6 +14,7 @@ import msgspec.json
 import typer.main
 
 from penstock.cli.app import app
+from penstock.server.admin import ADMIN
 from penstock.server.endpoint import Endpoint
 from penstock.server.openai.bodies import GenerationBody
 from penstock.server.openai.fields import IGNORED, REFUSED
@@ -102,8 +103,9 @@ def http_page() -> str:
         "Written by `python -m scripts.write_docs` from the routes themselves. A running server",
         "describes the same, for machines, at `/openapi.json`.",
         "",
-        "With an API key set, every route but `/health` and those below it wants",
-        "`Authorization: Bearer KEY`. `--dialect` chooses whose routes there are.",
+        "With an API key set, every route but those that say otherwise wants",
+        "`Authorization: Bearer KEY` or `x-api-key: KEY`; see [security](security.md). `--dialect`",
+        "chooses whose routes there are.",
         "",
         "| dialect | for | by default |",
         "|---|---|---|",
@@ -115,6 +117,13 @@ def http_page() -> str:
     for dialect in DIALECTS:
         lines += ["", f"## Dialect: {dialect.name}", *_routes(dialect.endpoints)]
     lines += ["", "## In every dialect", *_routes(ALWAYS)]
+    lines += [
+        "",
+        "## For admins",
+        "",
+        "With an admin key; or, on a server without any key, from the same machine.",
+        *_routes(ADMIN),
+    ]
     lines += [
         "",
         "## OpenAI's fields accepted without effect",
@@ -140,6 +149,7 @@ def http_page() -> str:
 def _routes(endpoints: Iterable[Endpoint]) -> Iterator[str]:
     for endpoint in endpoints:
         summary = " ".join((endpoint.handler.__doc__ or "").split("\n\n")[0].split())
+        summary += " Open to those without a key." if endpoint.open else ""
         yield from ("", f"### {endpoint.method} {endpoint.path}", "", summary)
         if endpoint.body is None:
             continue

@@ -98,3 +98,17 @@ def test_no_block_is_ever_lost_or_held_twice(actions, data):
             blocks.share(held[-1])
         assert blocks.ref_counts == [held.count(block) for block in range(5)]
         assert blocks.num_free == blocks.ref_counts.count(0)
+
+
+def test_forgotten_prefixes_are_not_found_and_their_blocks_are_free_again():
+    blocks = Blocks(4, 2)
+    idle, idle_hashes = cached_chain(blocks, 2, salt="idle")
+    used, used_hashes = cached_chain(blocks, 2, salt="used")
+    blocks.release(idle)
+    blocks.forget()
+    assert blocks.match(idle_hashes) == blocks.match(used_hashes) == []
+    assert blocks.num_free == 2
+    blocks.register(used[0], used_hashes[0])
+    assert blocks.match(used_hashes) == used[:1]
+    blocks.release(used)
+    assert sorted(blocks.allocate() for _ in range(4)) == sorted(idle + used)

@@ -5,6 +5,7 @@ A token is a byte: the id of "H" is 72. Special tokens follow after 255.
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ class Script:
     fails_after: int | None = None
     hangs_after: int | None = None
     num_cached: int = 0
+    queued_s: float | None = None
     refused: str | None = None  # what the engine finds wrong with the request's grammar
 
 
@@ -85,17 +87,22 @@ class ScriptedLLM:
         self.sampling_defaults = sampling_defaults or {}
         self.watermark_key: str | None = None
         self.stats = EngineStats()
+        self.engine_pid: int | None = None
         self.heartbeat_age_s = 0.1
         self.is_ready = True
         self.refusal: Exception | None = None
         self.num_until_refusal = 0
         self.submissions: list[Submission] = []
+        self.num_resets = 0
         self.cancelled: list[str] = []
         self.in_flight: set[str] = set()
 
     @property
     def num_in_flight(self) -> int:
         return len(self.in_flight)
+
+    def reset_prefix_cache(self) -> None:
+        self.num_resets += 1
 
     def submit(
         self,
@@ -141,6 +148,7 @@ class ScriptedGeneration:
         self._transcript = transcript
         self._owner = owner
         self._cancelled = asyncio.Event()
+        self._admitted_at = None if script.queued_s is None else time.monotonic() + script.queued_s
 
     def cancel(self) -> None:
         if self.request_id in self._owner.in_flight:
@@ -197,6 +205,7 @@ class ScriptedGeneration:
                 else [scripted_logprobs(id_, params.logprobs) for id_ in ids],
                 finish_reason=reason if start + step >= len(token_ids) else None,
                 num_cached=None if start else self._script.num_cached,
+                admitted_at=None if start else self._admitted_at,
             )
             outputs += [msgspec.structs.replace(output, index=index) for index in range(params.n)]
         return outputs

@@ -2,13 +2,15 @@
 
 import pytest
 
-from penstock.server.routes import routes_of
+from penstock.server.admin import ADMIN
+from penstock.server.routes import DIALECTS, routes_of
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.errors import SettingsError
 from tests.server.scripted_llm import ScriptedLLM
 from tests.server.serving import client_of
 
 KEYS = ("first-key", "schlüssel")
+EVERY_DIALECT = tuple(dialect.name for dialect in DIALECTS)
 
 
 def bearer(key):
@@ -17,16 +19,22 @@ def bearer(key):
 
 @pytest.fixture
 async def client(llm):
-    async with client_of(llm, api_keys=KEYS) as client:
+    keys = {"api_keys": KEYS, "admin_keys": ("boss",)}
+    async with client_of(llm, dialects=EVERY_DIALECT, **keys) as client:
         yield client
 
 
+def every_route():
+    return [(each.method, each.path) for each in (*routes_of(EVERY_DIALECT), *ADMIN)]
+
+
 def closed_routes():
-    paths = [(endpoint.method, endpoint.path) for endpoint in routes_of(ServerSettings().dialects)]
-    paths += [("GET", "/openapi.json"), ("GET", "/nothing"), ("GET", "/health/../v1/models")]
-    return [path for path in paths if path[1] not in ("/health", "/health/live", "/health/ready")]
+    paths = [*every_route(), ("GET", "/openapi.json"), ("GET", "/nothing")]
+    paths += [("GET", "/health/../v1/models"), ("POST", "/health"), ("GET", "/health/")]
+    return [path for path in paths if path not in OPEN]
 
 
+OPEN = [("GET", path) for path in ("/health", "/health/live", "/health/ready", "/healthz")]
 WITHOUT_A_KEY = [
     {},
     bearer("wrong"),
@@ -34,23 +42,28 @@ WITHOUT_A_KEY = [
     bearer("first-key2"),
     {"authorization": "first-key"},
     {"authorization": "Basic first-key"},
+    {"x-api-key": "wrong"},
+    {"x-api-key": ""},
 ]
 
 
-@pytest.mark.parametrize("method, path", closed_routes())
+@pytest.mark.parametrize("method, path", dict.fromkeys(closed_routes()))
 async def test_a_route_is_closed_without_a_key(client, method, path):
     for headers in WITHOUT_A_KEY:
         response = await client.request(method, path, headers=headers)
         assert response.status_code == 401
         assert response.headers["www-authenticate"] == "Bearer"
-        error = response.json()["error"]
-        assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
         assert "first-key" not in response.text
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
-async def test_health_is_open(client, path):
-    assert (await client.get(path)).status_code == 200
+async def test_the_refusal_is_openai_s(client):
+    error = (await client.get("/v1/models")).json()["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
+
+
+@pytest.mark.parametrize("method, path", OPEN)
+async def test_health_is_open(client, method, path):
+    assert (await client.request(method, path)).status_code == 200
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -58,6 +71,20 @@ async def test_any_of_the_keys_opens(client, key):
     assert (await client.get("/v1/models", headers=bearer(key))).status_code == 200
     assert (await client.get("/metrics", headers=bearer(key))).status_code == 200
     assert (await client.get("/nothing", headers=bearer(key))).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"x-api-key": "first-key"}, {"x-api-key": "first-key", "authorization": "Basic abc"}],
+)
+async def test_anthropic_s_header_means_the_same(client, headers):
+    assert (await client.get("/v1/models", headers=headers)).status_code == 200
+
+
+async def test_metrics_may_be_opened(llm):
+    async with client_of(llm, api_keys=KEYS, open_metrics=True) as client:
+        assert (await client.get("/metrics")).status_code == 200
+        assert (await client.get("/v1/models")).status_code == 401
 
 
 async def test_owners_of_different_keys_share_no_cached_prefixes(client, llm):
@@ -79,13 +106,16 @@ async def test_without_keys_everybody_may_come_in(llm):
 
 
 def test_keys_are_not_printed_with_the_settings():
-    assert "first-key" not in repr(ServerSettings(api_keys=KEYS))
+    settings = ServerSettings(api_keys=KEYS, admin_keys=("boss",))
+    assert "first-key" not in repr(settings) and "boss" not in repr(settings)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {"api_keys": ("",)},
+        {"api_keys": ("same", "same")},
+        {"api_keys": ("same",), "admin_keys": ("same",)},
         {"port": 70_000},
         {"max_body_bytes": 0},
         {"drain_timeout_s": -1},
@@ -102,3 +132,41 @@ async def test_an_absurd_content_length_is_only_too_large():
         headers = {"content-length": "9" * 5000}
         response = await client.post("/v1/completions", content=b"{}", headers=headers)
     assert response.status_code == 413
+
+
+# -- pages in a browser ------------------------------------------------------------------------
+
+
+async def test_without_keys_a_page_from_elsewhere_may_not_make_its_reader_s_browser_ask(client_at):
+    ask = {"url": "/v1/completions", "json": {"prompt": "a"}}
+    refused = await client_at().post(**ask, headers={"origin": "https://evil.example"})
+    assert refused.status_code == 403
+    assert refused.json()["error"]["code"] == "cross_origin"
+    assert "--cors-origin https://evil.example" in refused.json()["error"]["message"]
+    assert (await client_at().post(**ask, headers={"origin": "null"})).status_code == 403
+    own = {"origin": "http://penstock"}
+    assert (await client_at().post(**ask, headers=own)).status_code == 200
+    locked = client_at(api_keys=("k",))
+    headers = {"origin": "https://evil.example", **bearer("k")}
+    assert (await locked.post(**ask, headers=headers)).status_code == 200
+
+
+async def test_answers_are_for_no_page_unless_its_origin_is_allowed(client_at):
+    asked = {"origin": "https://chat.example", "access-control-request-method": "POST"}
+    closed, opened = client_at(), client_at(cors_origins=("https://chat.example",))
+    answer = await closed.get("/v1/models", headers=asked)
+    assert answer.status_code == 200
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    preflight = await opened.options("/v1/completions", headers=asked)
+    assert preflight.headers["access-control-allow-origin"] == "https://chat.example"
+    for body in ({"prompt": "a"}, {"prompt": 1}):
+        answer = await opened.post("/v1/completions", json=body, headers=asked)
+        assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+    answer = await opened.get("/v1/models", headers={"origin": "https://other.example"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.fixture
+def client_at(llm):
+    """Clients of servers with these settings."""
+    return lambda **settings: client_of(llm, **settings)

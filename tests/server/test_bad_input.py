@@ -314,3 +314,11 @@ def test_no_body_whatsoever_brings_the_server_down(post, path, data):
 @given(content=st.binary(max_size=60))
 def test_nor_do_any_bytes(post, content):
     assert post(COMPLETIONS, content).status_code == 400
+
+
+async def test_a_server_may_allow_fewer_completions_of_a_prompt(llm):
+    async with client_of(llm, max_n=3) as client:
+        for n, status in ((3, 200), (4, 400)):
+            answer = await client.post("/v1/completions", json={"prompt": "a", "n": n})
+            assert answer.status_code == status
+    assert answer.json()["error"]["param"] == "n"

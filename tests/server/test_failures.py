@@ -98,7 +98,7 @@ async def test_a_mistake_of_ours_leaks_nothing_and_is_logged_under_the_request_s
     assert request_id in response.json()["error"]["message"]
     assert "secret detail" not in response.text
     (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
-    assert request_id in record.getMessage()
+    assert record.about["request_id"] == request_id
     assert record.exc_info is not None
 
 

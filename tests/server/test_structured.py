@@ -7,7 +7,7 @@ import pytest
 from penstock.vocabulary.grammar import Grammar
 from tests.server.scripted_llm import Script
 from tests.server.serving import client_of
-from tests.server.test_health_and_metrics import samples
+from tests.server.test_metrics import samples
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 SCHEMA = {"type": "object", "properties": {"z": {}, "a": {}}, "required": ["z"]}

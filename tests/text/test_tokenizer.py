@@ -192,3 +192,10 @@ def test_named_templates_without_a_default_are_refused_by_name(tmp_path):
     save(tmp_path, vocabularies.byte_level(), chat_template=named)
     with pytest.raises(ModelError, match="tool_use"):
         Tokenizer.from_dir(tmp_path)
+
+
+def test_no_more_text_is_encoded_than_allowed():
+    tokenizer = Tokenizer(LIBRARIES["byte_level"], max_chars=5)
+    assert tokenizer.encode("12345")
+    with pytest.raises(InvalidRequest, match=r"6 characters; this server accepts 5\. Shorten it"):
+        tokenizer.encode("123456")

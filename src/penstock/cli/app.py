@@ -13,6 +13,7 @@ from penstock.cli.detect_watermark import detect_watermark
 from penstock.cli.doctor import doctor
 from penstock.cli.flags import with_flags
 from penstock.cli.generate import generate
+from penstock.cli.key import key
 from penstock.cli.quantize import quantize
 from penstock.cli.run_batch import run_batch
 from penstock.cli.serve import serve
@@ -33,6 +34,7 @@ for command in (
     detect_watermark,
     snapshot,
     quantize,
+    key,
     cache,
     doctor,
 ):

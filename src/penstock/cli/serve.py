@@ -4,19 +4,23 @@ import asyncio
 import dataclasses
 import importlib
 import logging
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
 import uvloop
 from rich.console import Console
 
-from penstock.cli.table import Row, print_settings
+from penstock.cli.table import Row, print_settings, settings_rows
 from penstock.engine.async_llm import AsyncLLM
 from penstock.engine.bars import loading_bar
 from penstock.engine.front_settings import FrontSettings
+from penstock.engine.log_format import about, set_up_logging
 from penstock.engine.settings import EngineSettings
 from penstock.server.settings import ServerSettings
 from penstock.text.parsing.choice import chosen_formats
+
+log = logging.getLogger("penstock")
 
 
 def serve(
@@ -39,7 +43,7 @@ def serve(
 
     Ctrl-C or SIGTERM lets running requests finish; a second one does not.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    set_up_logging(front.log_format)
     settings = {field.name: getattr(engine, field.name) for field in dataclasses.fields(engine)}
     llm = AsyncLLM(**{**settings, "model": model}, front=front)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -51,13 +55,13 @@ def serve(
 
 async def _serve(llm: AsyncLLM, settings: ServerSettings) -> int:
     """What HTTP needs is imported while the engine process starts, since both take their time."""
-    console = Console(stderr=True)
+    console = None if llm.front.log_format == "json" else Console(stderr=True)
     try:
-        with loading_bar() as on_progress:
+        with loading_bar() if console else nullcontext() as on_progress:
             started = asyncio.create_task(llm.start(on_progress))
             serving = await asyncio.to_thread(importlib.import_module, "penstock.server.serve")
             await started
-        print_settings(llm.resolved, llm.notes, console, _formats(llm, settings))
+        _show(llm, _formats(llm, settings), console)
         status: int = await serving.serve(llm, settings, on_ready=lambda url: _greet(url, console))
         return status
     finally:
@@ -76,5 +80,19 @@ def _formats(llm: AsyncLLM, settings: ServerSettings) -> list[Row]:
     ]
 
 
-def _greet(url: str, console: Console) -> Any:
+def _show(llm: AsyncLLM, formats: list[Row], console: Console | None) -> None:
+    """What was chosen, and why: as a table for people, or in the log."""
+    if console:
+        print_settings(llm.resolved, llm.notes, console, formats)
+        return
+    rows = [*settings_rows(llm.resolved), *formats]
+    log.info("settings", extra=about(**{name: value for name, value, _ in rows if name}))
+    for note in llm.notes:
+        log.info(note)
+
+
+def _greet(url: str, console: Console | None) -> Any:
+    if console is None:
+        log.info("Ready at %s", url, extra=about(url=url))
+        return
     console.print(f"\nReady at [bold green]{url}[/]  (OpenAI's API under {url}/v1; Ctrl-C to stop)")

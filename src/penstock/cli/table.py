@@ -22,14 +22,15 @@ def print_settings(
     table.add_column("setting", style="cyan", no_wrap=True)
     table.add_column("value", style="bold")
     table.add_column("why", style="dim")
-    for row in [*_rows(resolved), *more]:
+    for row in [*settings_rows(resolved), *more]:
         table.add_row(*row)
     console.print(table)
     for note in notes:
         console.print(note, style="dim", highlight=False)
 
 
-def _rows(resolved: Resolved) -> list[Row]:
+def settings_rows(resolved: Resolved) -> list[Row]:
+    """What was chosen for an engine, and why."""
     why = resolved.reasons
     full_size = resolved.kv_tokens // resolved.max_model_len
     holds = f"{resolved.kv_tokens:,} tokens: {full_size:,} sequences of full length"

@@ -33,7 +33,13 @@ from penstock.vocabulary.errors import (
     PenstockError,
     Unavailable,
 )
-from penstock.vocabulary.messages import Cancel, EngineStats, Output, Request
+from penstock.vocabulary.messages import (
+    Cancel,
+    EngineStats,
+    Output,
+    Request,
+    ResetPrefixCache,
+)
 from penstock.vocabulary.results import Delta
 from penstock.vocabulary.sampling_params import SamplingParams
 
@@ -138,6 +144,11 @@ class AsyncLLM:
         return self.resolved.model
 
     @property
+    def engine_pid(self) -> int | None:
+        """The engine's process, while there is one."""
+        return self._engine.pid if self._engine else None
+
+    @property
     def max_model_len(self) -> int:
         return self.resolved.max_model_len
 
@@ -174,10 +185,17 @@ class AsyncLLM:
         name, model_dir = await asyncio.to_thread(
             find_model, self.settings.model, self.settings.revision
         )
-        self._start_message = Start(settings=self.settings, name=name, model_dir=str(model_dir))
+        self._start_message = Start(
+            settings=self.settings,
+            name=name,
+            model_dir=str(model_dir),
+            log_format=self.front.log_format,
+        )
         launched = asyncio.create_task(self._launch(on_progress or (lambda done, total: None)))
         try:
-            self.tokenizer = await asyncio.to_thread(Tokenizer.from_dir, model_dir)
+            self.tokenizer = await asyncio.to_thread(
+                Tokenizer.from_dir, model_dir, max_chars=self.front.max_prompt_chars
+            )
             await launched
         except BaseException:
             launched.cancel()
@@ -290,8 +308,7 @@ class AsyncLLM:
         check_request(prompt_token_ids, params, self.resolved, can_watermark=can_watermark)
         if request_id in self._generations:
             raise InvalidRequest(f"Request id {request_id!r} is in use.", param="request_id")
-        if self._engine is None:
-            raise Unavailable("The engine is being started again.", remedy="Try again in a moment.")
+        engine = self._running_engine()
         self._check_room(params.n)
         request = Request(
             request_id=request_id or f"{self._run_id}-{next(self._numbers)}",
@@ -303,8 +320,17 @@ class AsyncLLM:
         transcript = Transcript(request, self.tokenizer, shown_token_ids=shown_token_ids)
         generation = Generation(request, transcript, self)
         self._generations[request.request_id] = generation
-        self._engine.send(request)
+        engine.send(request)
         return generation
+
+    def reset_prefix_cache(self) -> None:
+        """Have the engine forget all cached prefixes. Raises `Unavailable` while there is none."""
+        self._running_engine().send(ResetPrefixCache())
+
+    def _running_engine(self) -> EngineProcess:
+        if self._engine is None:
+            raise Unavailable("The engine is being started again.", remedy="Try again in a moment.")
+        return self._engine
 
     def _check_room(self, num_sequences: int) -> None:
         if num_sequences > self.max_in_flight:

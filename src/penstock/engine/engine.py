@@ -11,6 +11,7 @@ from llguidance import LLMatcher
 from penstock.engine.constraint import Constraint, constraint_of
 from penstock.engine.cost import CostModel
 from penstock.engine.grammars import Grammars
+from penstock.engine.machine_use import MachineLimits
 from penstock.engine.runner import Runner, SliceResult
 from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.sequence import Plan, Sequence, Slice
@@ -46,6 +47,7 @@ class Engine:
     Requests have been checked against the model (`engine/checks.py`) before they come here. One
     with a grammar waits until that is compiled (`engine/grammars.py`). With `fast_forward`, tokens
     that a grammar forces are taken without a step for each; the text is the same without.
+    `limits` are the machine's, for statistics, once somebody has measured them.
     """
 
     scheduler: Scheduler
@@ -56,6 +58,7 @@ class Engine:
     end_token_ids: frozenset[int]
     seed: int | None = None
     fast_forward: bool = True
+    limits: MachineLimits | None = None
     _counters: _Counters = field(default_factory=_Counters)
 
     def add(self, request: Request) -> None:
@@ -71,6 +74,10 @@ class Engine:
         if cancel.index is None:
             self.grammars.cancel(cancel.request_id)
         self.scheduler.cancel(cancel.request_id, cancel.index)
+
+    def reset_prefix_cache(self) -> None:
+        """Forget all cached prefixes; sequences keep what they share already."""
+        self.scheduler.blocks.forget()
 
     @property
     def has_work(self) -> bool:
@@ -117,7 +124,10 @@ class Engine:
             num_grammars_reused=self.grammars.counters.num_reused,
         )
         return msgspec.structs.replace(
-            stats, num_waiting=stats.num_waiting + self.grammars.num_waiting
+            stats,
+            num_waiting=stats.num_waiting + self.grammars.num_waiting,
+            limit_multiply_adds_per_s=self.limits.multiply_adds_per_s if self.limits else 0.0,
+            limit_bytes_per_s=self.limits.bytes_read_per_s if self.limits else 0.0,
         )
 
     # -- coming ----------------------------------------------------------------------------------
@@ -190,7 +200,9 @@ class Engine:
         self._counters.num_steps += 1
         self._counters.num_multiply_adds += multiply_adds
         self._counters.num_bytes_read += bytes_read
+        now = time.monotonic()
         for part in plan.slices:
+            part.sequence.admitted_at = part.sequence.admitted_at or now
             if part.sequence.num_generated == 0 and part.sequence.leader is None:
                 self._counters.num_prompt_tokens += part.count
 
@@ -240,4 +252,5 @@ def _output(sequence: Sequence, result: SliceResult) -> Output:
         finish_reason=sequence.finish_reason,
         stop_token_id=sequence.stop_token_id,
         num_cached=sequence.num_cached if is_first else None,
+        admitted_at=sequence.admitted_at if is_first else None,
     )

@@ -27,8 +27,9 @@ class MachineUse:
 
 
 def measure_limits(resolved: Resolved) -> MachineLimits | None:
-    """Measure for about a second, with nothing else running; None where no kernels of our own
-    compute.
+    """Measure for a quarter of a second, with nothing else running.
+
+    None where no kernels of our own compute.
     """
     if resolved.device != "cpu":
         return None

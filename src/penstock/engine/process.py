@@ -18,6 +18,9 @@ from pathlib import Path
 from penstock.engine.engine import Engine
 from penstock.engine.hardware import process_age_s
 from penstock.engine.loading import load_engine, prepare
+from penstock.engine.log_format import set_up_logging
+from penstock.engine.machine_use import measure_limits
+from penstock.engine.settings import Resolved
 from penstock.engine.wire import (
     LENGTH,
     Failed,
@@ -32,7 +35,7 @@ from penstock.engine.wire import (
     frame,
 )
 from penstock.vocabulary.errors import PenstockError
-from penstock.vocabulary.messages import Cancel, Request
+from penstock.vocabulary.messages import Cancel, Request, ResetPrefixCache
 
 HEARTBEAT_S = 0.5
 
@@ -80,11 +83,12 @@ def serve(connection: Connection) -> None:
     start = connection.receive(None)
     if not isinstance(start, Start):
         return
+    set_up_logging(start.log_format, level=os.environ.get("PENSTOCK_LOG", "INFO"))
     try:
-        engine = _load(start, connection)
+        engine, resolved = _load(start, connection)
         engine.grammars.on_ready = connection.wake
         try:
-            _turn(engine, connection)
+            _turn(engine, resolved, connection)
         finally:
             engine.grammars.close()
     except (BrokenPipeError, ConnectionResetError):
@@ -100,7 +104,7 @@ def serve(connection: Connection) -> None:
         sys.exit(1)
 
 
-def _load(start: Start, connection: Connection) -> Engine:
+def _load(start: Start, connection: Connection) -> tuple[Engine, Resolved]:
     importing_s = process_age_s()
     prepared = prepare(start.settings, Path(start.model_dir), start.name)
     reported = 0.0
@@ -121,12 +125,15 @@ def _load(start: Start, connection: Connection) -> Engine:
             sampling_defaults=prepared.config.sampling_defaults,
         )
     )
-    return engine
+    return engine, prepared.resolved
 
 
-def _turn(engine: Engine, connection: Connection) -> None:
+def _turn(engine: Engine, resolved: Resolved, connection: Connection) -> None:
+    is_measured = False
     while True:
         message = connection.receive(0 if engine.has_work else HEARTBEAT_S)
+        if message is None and not engine.has_work and not is_measured:
+            engine.limits, is_measured = measure_limits(resolved), True  # nobody waits for this
         while message is not None:
             if isinstance(message, Stop):
                 return
@@ -134,6 +141,8 @@ def _turn(engine: Engine, connection: Connection) -> None:
                 engine.add(message)
             elif isinstance(message, Cancel):
                 engine.cancel(message)
+            elif isinstance(message, ResetPrefixCache):
+                engine.reset_prefix_cache()
             message = connection.receive(0)
         connection.send(Turn(outputs=engine.step(), stats=engine.stats()))
 
@@ -144,9 +153,6 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
-    logging.basicConfig(
-        level=os.environ.get("PENSTOCK_LOG", "INFO"), format="%(name)s: %(message)s"
-    )
     serve(Connection(socket.socket(fileno=int(sys.argv[1]))))
 
 

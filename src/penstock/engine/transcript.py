@@ -72,6 +72,7 @@ class Transcript:
             finish_reason=FinishReason.STOP if stop is not None else output.finish_reason,
             stop_reason=stop if stop is not None else output.stop_token_id,
             num_cached=output.num_cached,
+            admitted_at=output.admitted_at,
         )
 
     @property

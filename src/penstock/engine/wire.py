@@ -9,7 +9,7 @@ import struct
 import msgspec
 
 from penstock.engine.settings import EngineSettings, Resolved
-from penstock.vocabulary.messages import Cancel, EngineStats, Output, Request
+from penstock.vocabulary.messages import Cancel, EngineStats, Output, Request, ResetPrefixCache
 
 LENGTH = struct.Struct("<I")
 
@@ -20,6 +20,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     settings: EngineSettings
     name: str
     model_dir: str
+    log_format: str
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
@@ -56,7 +57,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, tag="turn"):
     stats: EngineStats
 
 
-ToEngine = Start | Request | Cancel | Stop
+ToEngine = Start | Request | Cancel | ResetPrefixCache | Stop
 FromEngine = Loading | Ready | Failed | Turn
 
 _encoder = msgspec.msgpack.Encoder()

@@ -90,6 +90,12 @@ class Blocks:
             self._block_of[hash_] = block
             self._hash_of[block] = hash_
 
+    def forget(self) -> None:
+        """Empty the prefix cache. Blocks in use stay so, but nobody finds them any more."""
+        self._blank.extend(self._cached)
+        for known in (self._cached, self._hash_of, self._block_of):
+            known.clear()
+
     def match(self, hashes: Iterable[bytes]) -> list[int]:
         """The longest run of blocks, from the first hash on, that the prefix cache holds."""
         found = []

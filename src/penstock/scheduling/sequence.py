@@ -14,7 +14,8 @@ class Sequence:
 
     `max_len` bounds prompt and output together. `end_token_ids` are the model's own end-of-text
     tokens, none if the request ignores them. `seed` keys the randomness of all completions of the
-    request, together with `index` and the position of each token. `constraint` is what limits the
+    request, together with `index` and the position of each token. `admitted_at` is when it was
+    first computed, by `time.monotonic`. `constraint` is what limits the
     tokens beyond the sampling options, if anything does: it lets an end token pass only where the
     sequence may end.
     """
@@ -38,6 +39,7 @@ class Sequence:
     leader: "Sequence | None" = None
     siblings: list["Sequence"] = field(default_factory=list)
     arrival: int = 0
+    admitted_at: float = 0.0
     finish_reason: FinishReason | None = None
     stop_token_id: int | None = None
 

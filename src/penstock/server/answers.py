@@ -8,12 +8,13 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from penstock.engine.log_format import about
 from penstock.server.attendance import ClientDisconnected, attended
 from penstock.server.errors import http_error_from, is_foreseen
-from penstock.server.exchange import request_id_of
 from penstock.server.front import Front
 from penstock.server.generations import Generations
 from penstock.server.routing import wording_of
+from penstock.server.visit import visit_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +92,14 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def _send_failure(self, error: Exception, scope: Scope, send: Send) -> None:
-        request_id = request_id_of(scope)
+        visit = visit_of(scope)
+        told = http_error_from(error, visit.request_id)
+        visit.error = told.detail.code or str(told.status)
         logger.error(
-            "request_id=%s failed while streaming: %s",
-            request_id,
+            "A request failed while streaming: %s",
             error if is_foreseen(error) else type(error).__name__,
             exc_info=None if is_foreseen(error) else error,
+            extra=about(request_id=visit.request_id),
         )
-        event = http_error_from(error, request_id).event(wording_of(scope))
+        event = told.event(wording_of(scope))
         await send({"type": "http.response.body", "body": event, "more_body": True})

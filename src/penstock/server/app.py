@@ -3,30 +3,32 @@
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 import penstock
-from penstock.server.auth import Auth
+from penstock.server.admin import ADMIN
+from penstock.server.auth import Auth, check_admin, is_loopback
 from penstock.server.body_limit import BodyLimit
 from penstock.server.endpoint import Endpoint
 from penstock.server.engine_front import EngineFront
 from penstock.server.errors import routing_error
 from penstock.server.exchange import Exchange
-from penstock.server.front import Front
-from penstock.server.metrics import Metrics
+from penstock.server.front import Front, front_of
 from penstock.server.openapi import DescribedApp, operation
 from penstock.server.routes import routes_of
 from penstock.server.routing import Wordings, meant, sharing, wording_of
 from penstock.server.settings import ServerSettings
+from penstock.server.visit import visit_of
 
 
 def create_app(llm: EngineFront, settings: ServerSettings) -> DescribedApp:
     """A server of `llm`, for any ASGI server to run."""
-    return app_around(Front(llm, settings, Metrics(lambda: llm.stats)))
+    return app_around(front_of(llm, settings))
 
 
 def app_around(front: Front) -> DescribedApp:
     """The application of a front that somebody else steers too, as `serve` does."""
-    endpoints = routes_of(front.settings.dialects)
+    endpoints = endpoints_of(front)
     app = DescribedApp(
         title="Penstock",
         version=penstock.__version__,
@@ -34,8 +36,9 @@ def app_around(front: Front) -> DescribedApp:
         redoc_url=None,
         redirect_slashes=False,
         middleware=[
+            *_cors(front.settings.cors_origins),
             Middleware(Exchange, front, Wordings(endpoints)),
-            Middleware(Auth, front.settings.api_keys),
+            Middleware(Auth, front, endpoints),
             Middleware(BodyLimit, front.settings.max_body_bytes),
         ],
     )
@@ -46,8 +49,33 @@ def app_around(front: Front) -> DescribedApp:
     return app
 
 
+def endpoints_of(front: Front) -> tuple[Endpoint, ...]:
+    """The routes of the dialects that are on, and those of admins where there may be any."""
+    routes = routes_of(front.settings.dialects)
+    may_be_steered = front.keys.has_admin or (not front.keys and is_loopback(front.settings.host))
+    return (*routes, *ADMIN) if may_be_steered else routes
+
+
+def _cors(origins: tuple[str, ...]) -> list[Middleware]:
+    """Closed unless opened: without an origin no header says that a page may read an answer."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    ]
+
+
 def _add(app: DescribedApp, endpoints: tuple[Endpoint, ...], front: Front) -> None:
     async def handle(request: Request) -> Response:
+        visit_of(request.scope).route = endpoints[0].path
+        if endpoints[0].admin:
+            check_admin(request.scope)
         endpoint = await meant(endpoints, request)
         request.scope["state"]["wording"] = endpoint.wording
         return await endpoint.handler(front, request)

@@ -1,45 +1,107 @@
 """Who may ask: with keys set, every route is closed to those without one, but for health."""
 
-import hashlib
-import hmac
+import ipaddress
+from collections.abc import Collection
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from penstock.server.endpoint import Endpoint
 from penstock.server.errors import HttpError
+from penstock.server.front import Front
+from penstock.server.keys import Key, KeyRing
+from penstock.server.visit import visit_of
 
-OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/healthz"})
+_READING = ("GET", "HEAD", "OPTIONS")
 
 
 def salt_of(scope: Scope) -> str:
     """Keeps the prefix-cache blocks of one key's owner from another's. Empty without keys."""
-    return str(scope["state"].get("salt", ""))
+    key = visit_of(scope).key
+    return key.salt if key else ""
 
 
 class Auth:
-    """Pure ASGI middleware. Only hashes of the keys are kept."""
+    """Pure ASGI middleware. Whoever is let in is held to the limits of the key."""
 
-    def __init__(self, app: ASGIApp, api_keys: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, front: Front, endpoints: Collection[Endpoint]) -> None:
         self._app = app
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in api_keys]
+        self._keys = front.keys
+        self._cors_origins = front.settings.cors_origins
+        self._open = {
+            (endpoint.method, endpoint.path)
+            for endpoint in endpoints
+            if endpoint.open or (endpoint.path == "/metrics" and front.settings.open_metrics)
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._digests and scope["path"] not in OPEN_PATHS:
-            digest = hashlib.sha256(_bearer_token(scope)).digest()
-            # every key is compared, so that time does not tell which one came near
-            matches = [hmac.compare_digest(digest, known) for known in self._digests]
-            if not any(matches):
-                raise _refusal("Incorrect API key provided.")
-            scope["state"]["salt"] = hashlib.sha256(b"prefix cache" + digest).hexdigest()[:32]
-        await self._app(scope, receive, send)
+        if scope["type"] != "http" or (scope["method"], scope["path"]) in self._open:
+            return await self._app(scope, receive, send)
+        if not self._keys:
+            _check_origin(scope, self._cors_origins)
+            return await self._app(scope, receive, send)
+        key = visit_of(scope).key = _key_of(scope, self._keys)
+        with key.quota.request():
+            await self._app(scope, receive, send)
+        return None
+
+
+def check_admin(scope: Scope) -> None:
+    """Refuse those who may not steer the server: all without an admin key.
+
+    Where there are no keys, such routes exist on loopback only, and then the name by which the
+    server was asked must be a loopback's too: a web page may resolve its own name to 127.0.0.1.
+    """
+    key = visit_of(scope).key
+    host = _header(scope, b"host").decode("latin-1")
+    if key is None and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        raise HttpError(
+            403, "Ask at 127.0.0.1, or set an admin key.", code="admin_only_on_loopback"
+        )
+    if key is not None and not key.is_admin:
+        raise HttpError(403, "This needs an admin key.", code="admin_key_required")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _key_of(scope: Scope, keys: KeyRing) -> Key:
+    tokens = [token for token in (_bearer_token(scope), _header(scope, b"x-api-key")) if token]
+    if not tokens:
+        raise _refusal("You didn't provide an API key in an Authorization: Bearer header.")
+    for token in tokens:
+        if key := keys.find(token):
+            return key
+    raise _refusal("Incorrect API key provided.")
 
 
 def _bearer_token(scope: Scope) -> bytes:
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            scheme, _, token = value.partition(b" ")
-            if scheme.lower() == b"bearer" and token.strip():
-                return bytes(token.strip())
-    raise _refusal("You didn't provide an API key in an Authorization: Bearer header.")
+    scheme, _, token = _header(scope, b"authorization").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    found = (value for name, value in scope["headers"] if name == wanted)
+    return bytes(next(found, b"")).strip()
+
+
+def _check_origin(scope: Scope, allowed: Collection[str]) -> None:
+    """Without keys a browser on this machine is let in, and with it any page that it shows."""
+    origin = _header(scope, b"origin").decode("latin-1")
+    if not origin or scope["method"] in _READING or not {"*", origin}.isdisjoint(allowed):
+        return
+    if urlsplit(origin).netloc.encode("latin-1") != _header(scope, b"host"):
+        raise HttpError(
+            403,
+            f"Pages from {origin} may not use this server. Start it with --cors-origin {origin} "
+            "to allow it.",
+            code="cross_origin",
+        )
 
 
 def _refusal(message: str) -> HttpError:

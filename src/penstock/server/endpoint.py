@@ -15,7 +15,8 @@ from penstock.server.front import Front
 class Endpoint:
     """One route. `body` and `answer` document it; `streams` if it may answer with events.
 
-    Where dialects share a path, a body with the field `told_by` is meant for this endpoint.
+    Where dialects share a path, a body with the field `told_by` is meant for this endpoint. `open`
+    doors need no key; behind `admin` ones the server is steered, and they need an admin key.
     """
 
     method: str
@@ -27,6 +28,8 @@ class Endpoint:
     media_type: str = "application/json"
     wording: Wording = OPENAI_WORDING
     told_by: str = ""
+    open: bool = False
+    admin: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from penstock.server.quota import OverQuota
 from penstock.vocabulary.errors import (
     ContextTooLong,
     EngineFailed,
@@ -92,7 +93,7 @@ def http_error_from(error: Exception, request_id: str) -> HttpError:
             return HttpError(
                 429,
                 str(error),
-                kind="requests",
+                kind=error.kind if isinstance(error, OverQuota) else "requests",
                 code="rate_limit_exceeded",
                 headers={"retry-after": str(error.retry_after_s)},
             )

@@ -2,30 +2,49 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.server.engine_front import EngineFront
 from penstock.server.errors import HttpError
+from penstock.server.keys import KeyRing
 from penstock.server.metrics import Metrics
-from penstock.server.settings import ServerSettings
+from penstock.server.settings import ServerSettings, import_tracing
+from penstock.server.visit import Visit
 from penstock.text.parsing.choice import Formats, chosen_formats
 from penstock.vocabulary.errors import Unavailable
+
+if TYPE_CHECKING:
+    from penstock.server.tracing import Tracing
 
 
 @dataclass(eq=False)
 class Front:
-    """One server. `num_open` counts the HTTP requests being answered, `work` what answers them."""
+    """One server. `visits` are the HTTP requests being answered, `work` what answers them.
+
+    `drained_by` is when those still running are cut off, by `time.monotonic`.
+    """
 
     llm: EngineFront
     settings: ServerSettings
     metrics: Metrics
+    tracing: "Tracing | None" = None
     started_at: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
     is_cut_off: bool = False
-    num_open: int = 0
+    drained_by: float = 0.0
+    visits: set[Visit] = field(default_factory=set)
     work: set[asyncio.Task[Any]] = field(default_factory=set)
+    keys: KeyRing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keys = self.settings.key_ring()
+        self.settings = replace(self.settings, api_keys=(), admin_keys=())  # hashes will do
+
+    @property
+    def num_open(self) -> int:
+        return len(self.visits)
 
     @property
     def model_name(self) -> str:
@@ -55,8 +74,28 @@ class Front:
         if self.is_draining:
             raise Unavailable("The server is shutting down.")
 
+    def drain(self) -> None:
+        """Finish what is running, take nothing new, and then leave."""
+        if not self.is_draining:
+            self.drained_by = time.monotonic() + self.settings.drain_timeout_s
+            self.is_draining = True
+
     def cut_off(self) -> None:
         """Running requests have had their time: each ends now, and its client is told why."""
         self.is_cut_off = True
         for task in self.work:
             task.cancel()
+
+
+def front_of(llm: EngineFront, settings: ServerSettings) -> Front:
+    """A front as its settings want it."""
+    model_name = settings.served_model_name or llm.model_name
+    metrics = Metrics(
+        lambda: llm.stats,
+        engine_pid=lambda: llm.engine_pid,
+        vllm_model=model_name if settings.vllm_metrics else None,
+    )
+    tracing = None
+    if settings.otlp_endpoint is not None:
+        tracing = import_tracing().Tracing(settings.otlp_endpoint, model_name)
+    return Front(llm, settings, metrics, tracing)

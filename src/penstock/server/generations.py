@@ -6,8 +6,10 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from penstock.server.engine_front import Generation
+from penstock.server.errors import HttpError
 from penstock.server.front import Front
 from penstock.server.metrics import GenerationClock
+from penstock.server.visit import Visit
 from penstock.vocabulary.errors import EngineFailed, InvalidRequest
 from penstock.vocabulary.messages import FinishReason
 from penstock.vocabulary.results import Delta
@@ -34,12 +36,14 @@ def _reason(error: BaseException | None) -> str:
 class Generations:
     """The generations of one HTTP request. Leaving the `with` block cancels what is unfinished."""
 
-    def __init__(self, front: Front, request_id: str, *, arrived: float) -> None:
+    def __init__(self, front: Front, request_id: str, *, visit: Visit) -> None:
         self._front = front
         self._request_id = request_id
-        self._arrived = arrived
+        self._visit = visit
+        visit.work.append(self)
         self._unfinished: dict[int, Generation] = {}
         self._num_left: dict[int, int] = {}
+        self._clocks: dict[int, GenerationClock] = {}
 
     def submit(
         self,
@@ -52,27 +56,51 @@ class Generations:
     ) -> Self:
         """Hand every prompt to the engine, behind those it has, or none if one is refused."""
         self._front.check_open()
-        self._check_size(len(prompts) * params.n)
+        self._check_wanted()
+        self._check_size(len(prompts), params.n)
+        self._visit.params = params
         try:
             for position, token_ids in enumerate(prompts, start=len(self._num_left)):
                 self._unfinished[position] = self._front.llm.submit(
                     token_ids,
                     params,
                     request_id=f"{self._request_id}-{position}",
-                    priority=priority,
+                    priority=self._visit.priority(priority),
                     salt=salt,
                     shown_token_ids=shown_token_ids,
                 )
                 self._num_left[position] = params.n
+                self._clocks[position] = GenerationClock(
+                    self._front.metrics,
+                    self._visit,
+                    num_completions=params.n,
+                    num_prompt_tokens=len(token_ids),
+                )
+                self._visit.took(prompt_tokens=len(token_ids))
         except BaseException:
             self._cancel("cancelled")
             raise
         return self
 
-    def _check_size(self, num_completions: int) -> None:
+    def give_up(self) -> None:
+        """Whoever waits for this hears that it was cancelled."""
+        for generation in self._unfinished.values():
+            generation.cancel()
+
+    def _check_wanted(self) -> None:
+        if self._visit.is_cancelled:
+            raise HttpError(
+                403, "An operator of the server cancelled this request.", code="cancelled"
+            )
+
+    def _check_size(self, num_prompts: int, n: int) -> None:
         """Refuse what would be told to come back later for ever."""
+        if n > self._front.settings.max_n:
+            raise InvalidRequest(
+                f"n is {n}; this server allows {self._front.settings.max_n}.", param="n"
+            )
         most = self._front.llm.max_in_flight
-        num_completions += sum(self._num_left.values())
+        num_completions = num_prompts * n + sum(self._num_left.values())
         if num_completions > most:
             raise InvalidRequest(
                 f"The request asks for {num_completions} completions; at most {most} may run or "
@@ -134,13 +162,15 @@ class Generations:
     async def _deltas(self, position: int) -> AsyncGenerator[Delta]:
         """One prompt's deltas, timed; ends when all its completions have."""
         metrics = self._front.metrics
-        clock = GenerationClock(metrics, self._arrived, self._num_left[position])
+        clock = self._clocks[position]
         async for delta in self._unfinished[position]:
             clock.saw(delta)
+            self._visit.took(generated_tokens=len(delta.token_ids))
             if delta.finish_reason is FinishReason.CANCELLED:
                 break
             if delta.finish_reason is not None:
                 metrics.finished(delta.finish_reason.value)
+                self._visit.finish_reasons.append(delta.finish_reason.value)
                 self._num_left[position] -= 1
                 if not self._num_left[position]:
                     del self._unfinished[position]
@@ -148,4 +178,5 @@ class Generations:
             yield delta
             if not self._num_left[position]:
                 return
+        self._check_wanted()
         raise EngineFailed("The engine ended this request before it was complete.")

@@ -1,12 +1,24 @@
-"""What the server and its engine tell Prometheus."""
+"""What the server tells Prometheus: declared here or in `metrics_engine`, and nowhere else."""
 
+import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+import penstock
+from penstock.server.metrics_engine import EngineCollector
+from penstock.server.metrics_vllm import aliases
+from penstock.server.visit import Visit
 from penstock.vocabulary.messages import EngineStats
 from penstock.vocabulary.results import Delta
 
@@ -15,63 +27,38 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FIRST_TOKEN_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 300)
 INTER_TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.5, 1, 5)
 REQUEST_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
-
-_COUNTERS = {
-    "num_prompt_tokens": ("prompt_tokens", "Prompt tokens taken in."),
-    "num_generated_tokens": ("generation_tokens", "Tokens generated."),
-    "num_preemptions": ("num_preemptions", "Sequences that had to give up their KV blocks."),
-    "num_recomputed_tokens": (
-        "recomputed_tokens",
-        "Tokens computed once more after a preemption; no part of prefix_cache_hits.",
-    ),
-    "prefix_queries": ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache."),
-    "prefix_hits": ("prefix_cache_hits", "Prompt tokens found there."),
-    "num_forced_tokens": (
-        "forced_tokens",
-        "Generated tokens that a grammar forced, taken without a step for each.",
-    ),
-    "num_grammars_compiled": ("grammars_compiled", "Grammars and JSON schemas compiled."),
-    "num_grammars_refused": ("grammars_refused", "Those that were wrong, or cost too much."),
-    "num_grammars_reused": ("grammar_cache_hits", "Requests whose grammar had been compiled."),
-}
-
-
-class EngineCollector(Collector):
-    """The engine's numbers at the scrape. Counters survive a restart of the engine."""
-
-    def __init__(self, stats: Callable[[], EngineStats]) -> None:
-        self._stats = stats
-        self._last = EngineStats()
-        self._totals = dict.fromkeys(_COUNTERS, 0)
-
-    def describe(self) -> Iterator[Metric]:
-        """Names without values, so that registering does not ask the engine."""
-        return self._families(EngineStats(), dict.fromkeys(_COUNTERS, 0))
-
-    def collect(self) -> Iterator[Metric]:
-        stats = self._stats()
-        restarted = stats.num_steps < self._last.num_steps
-        for name in _COUNTERS:
-            before = 0 if restarted else getattr(self._last, name)
-            self._totals[name] += max(0, getattr(stats, name) - before)
-        self._last = stats
-        return self._families(stats, self._totals)
-
-    def _families(self, stats: EngineStats, totals: dict[str, int]) -> Iterator[Metric]:
-        yield _gauge("num_requests_running", "Sequences being computed.", stats.num_running)
-        yield _gauge("num_requests_waiting", "Sequences not yet admitted.", stats.num_waiting)
-        usage = stats.num_blocks_used / stats.num_blocks if stats.num_blocks else 0.0
-        yield _gauge("kv_cache_usage_perc", "Share of KV blocks in use; 1 means all.", usage)
-        for name, (metric, text) in _COUNTERS.items():
-            yield CounterMetricFamily(f"penstock_{metric}", text, value=totals[name])
+TOKEN_BUCKETS = tuple(scale * 10**power for power in range(6) for scale in (1, 2, 5))
 
 
 class Metrics:
-    """The metrics of one server, in a registry of their own."""
+    """The metrics of one server, in a registry of their own.
 
-    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+    `engine_pid` is asked for the engine's process, `vllm_model` the name to give the model under
+    vLLM's names; None leaves these out.
+    """
+
+    def __init__(
+        self,
+        stats: Callable[[], EngineStats],
+        *,
+        engine_pid: Callable[[], int | None] = lambda: None,
+        vllm_model: str | None = None,
+    ) -> None:
+        self._vllm_model = vllm_model
         self._registry = CollectorRegistry()
         self._registry.register(EngineCollector(stats))
+        ProcessCollector(registry=self._registry)
+        ProcessCollector("penstock_engine", lambda: engine_pid() or "none", registry=self._registry)
+        Gauge(
+            "penstock_build_info",
+            "Always 1; the labels say what runs.",
+            ("version", "python"),
+            registry=self._registry,
+        ).labels(penstock.__version__, platform.python_version()).set(1)
+        self._declare_times()
+        self._declare_counts()
+
+    def _declare_times(self) -> None:
         self.time_to_first_token = self._histogram(
             "time_to_first_token_seconds",
             "From the arrival of a request to its first token.",
@@ -87,6 +74,29 @@ class Metrics:
             "From the arrival of a request to its last token.",
             REQUEST_BUCKETS_S,
         )
+        self.queue_time = self._histogram(
+            "request_queue_time_seconds",
+            "From handing a prompt to the engine to its first step.",
+            FIRST_TOKEN_BUCKETS_S,
+        )
+        self.prompt_time = self._histogram(
+            "request_prefill_time_seconds",
+            "From the first step of a prompt to its first token.",
+            FIRST_TOKEN_BUCKETS_S,
+        )
+        self.output_time = self._histogram(
+            "request_decode_time_seconds",
+            "From the first token of a prompt's completions to the last.",
+            REQUEST_BUCKETS_S,
+        )
+
+    def _declare_counts(self) -> None:
+        self.prompt_tokens = self._histogram(
+            "request_prompt_tokens", "Tokens of a prompt.", TOKEN_BUCKETS
+        )
+        self.generation_tokens = self._histogram(
+            "request_generation_tokens", "Tokens of a prompt's completions.", TOKEN_BUCKETS
+        )
         self._finished = self._counter(
             "completions_finished", "Completions by how they ended.", ("finish_reason",)
         )
@@ -95,52 +105,98 @@ class Metrics:
             "HTTP requests answered; status 499 means that the client left first.",
             ("route", "status"),
         )
+        self._of_keys = self._counter(
+            "key_requests", "HTTP requests by the API key that they came with.", ("key", "status")
+        )
+        self._tokens_of_keys = self._counter(
+            "key_tokens", "Tokens of prompts and completions by API key.", ("key",)
+        )
 
     def finished(self, reason: str, count: int = 1) -> None:
         """Completions have ended for this reason."""
         self._finished.labels(reason).inc(count)
 
-    def answered(self, route: str, status: int) -> None:
-        """An HTTP request has been answered, or given up."""
+    def answered(
+        self, route: str, status: int, *, key: str | None = None, num_tokens: int = 0
+    ) -> None:
+        """An HTTP request has been answered, or given up; `key` is the name of its API key."""
         self._responses.labels(route, str(status)).inc()
+        if key is not None:
+            self._of_keys.labels(key, str(status)).inc()
+            self._tokens_of_keys.labels(key).inc(num_tokens)
 
     def exposition(self) -> bytes:
         """All metrics, as Prometheus wants to read them."""
-        return generate_latest(self._registry)
+        return generate_latest(_Collected(self.families()))
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+    def families(self) -> list[Metric]:
+        """All metrics with their present values."""
+        families = list(self._registry.collect())
+        if self._vllm_model is not None:
+            families += aliases(families, self._vllm_model)
+        return families
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(f"penstock_{name}", text, buckets=buckets, registry=self._registry)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"penstock_{name}", text, labels, registry=self._registry)
 
 
-class GenerationClock:
-    """Times the tokens of one prompt's completions. `arrived` is by `time.perf_counter`."""
+class _Collected(Collector):
+    """What has been collected already."""
 
-    def __init__(self, metrics: Metrics, arrived: float, num_completions: int) -> None:
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
+
+
+class GenerationClock:
+    """Times one prompt's completions, which a visit has just handed to the engine."""
+
+    def __init__(
+        self, metrics: Metrics, visit: Visit, *, num_completions: int, num_prompt_tokens: int
+    ) -> None:
         self._metrics = metrics
-        self._arrived = arrived
+        self._visit = visit
+        self._submitted_at = time.monotonic()
+        self._first_at = 0.0
         self._last = [0.0] * num_completions
-        self._is_first = True
+        self._num_tokens = 0
+        metrics.prompt_tokens.observe(num_prompt_tokens)
 
     def saw(self, delta: Delta) -> None:
         """Note the arrival of a delta. Several tokens at once share the time since the last one."""
         if not delta.token_ids:
             return
         now = time.perf_counter()
-        if self._is_first:
-            self._is_first = False
-            self._metrics.time_to_first_token.observe(now - self._arrived)
+        self._num_tokens += len(delta.token_ids)
+        if not self._first_at:
+            self._first_at = now
+            self._saw_first(delta, now - self._visit.arrived)
         last = self._last[delta.index]
         if last:
             self._metrics.inter_token_latency.observe((now - last) / len(delta.token_ids))
         self._last[delta.index] = now
 
+    def _saw_first(self, delta: Delta, first_token_s: float) -> None:
+        visit, metrics = self._visit, self._metrics
+        metrics.time_to_first_token.observe(first_token_s)
+        if visit.first_token_s is None:
+            visit.first_token_s = first_token_s
+        if delta.admitted_at is not None:
+            queue_s = max(0.0, delta.admitted_at - self._submitted_at)
+            metrics.queue_time.observe(queue_s)
+            metrics.prompt_time.observe(max(0.0, time.monotonic() - delta.admitted_at))
+            if visit.queue_s is None:
+                visit.queue_s = queue_s
+
     def stop(self) -> None:
         """All completions have ended."""
-        self._metrics.request_latency.observe(time.perf_counter() - self._arrived)
-
-
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"penstock_{name}", text, value=value)
+        now = time.perf_counter()
+        self._metrics.request_latency.observe(now - self._visit.arrived)
+        self._metrics.generation_tokens.observe(self._num_tokens)
+        if self._first_at:
+            self._metrics.output_time.observe(now - self._first_at)

@@ -18,9 +18,10 @@ _REF = "#/components/schemas/{name}"
 _FAILURES = {
     400: "The request is at fault; the error says what is wrong, and in which field.",
     401: "An API key is needed.",
+    403: "The route is for admins, or the request comes from a web page that may not send any.",
     404: "There is no such model.",
     413: "The request body is too large.",
-    429: "The queue is full; Retry-After says when to come back.",
+    429: "The queue is full or the key's limits are; Retry-After says when to come back.",
     500: "The engine or the server failed.",
     503: "The server is not ready, or shutting down; Retry-After says when to come back.",
     504: "The request took longer than the server allows.",
@@ -115,7 +116,7 @@ def _responses(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         for status, text in _FAILURES.items()
     }
     if not any(endpoint.body for endpoint in endpoints):
-        failures = {status: failures[status] for status in ("401", "404", "503")}
+        failures = {status: failures[status] for status in ("401", "403", "404", "429", "503")}
     return {"200": {"description": "Success.", "content": content}, **failures}
 
 

@@ -1,6 +1,8 @@
 """Running the server until somebody tells it to stop, and then letting it finish its work."""
 
+import asyncio
 import logging
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -9,9 +11,10 @@ from types import FrameType
 import uvicorn
 
 from penstock.server.app import app_around
+from penstock.server.auth import is_loopback
+from penstock.server.connection import limited_to
 from penstock.server.engine_front import EngineFront
-from penstock.server.front import Front
-from penstock.server.metrics import Metrics
+from penstock.server.front import Front, front_of
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.errors import SettingsError
 
@@ -20,6 +23,8 @@ logger = logging.getLogger(__name__)
 # Longer than the minute after which common load balancers drop an idle connection: they close
 # first, so none sends a request into a connection that we are just closing.
 KEEP_ALIVE_S = 75
+
+OTHER_OPEN_FILES = 256  # than connections: standard streams, the engine's socket, libraries
 
 # What a request that was cut off gets to tell its client so.
 LAST_WORDS_S = 2
@@ -39,26 +44,42 @@ async def serve(
     status 1.
     Raises `SettingsError` if it cannot listen.
     """
-    front = Front(llm, settings, Metrics(lambda: llm.stats))
+    front = front_of(llm, settings)
+    if not front.keys and not is_loopback(settings.host):
+        logger.warning(
+            "Whoever reaches %s may use this server: no API key is set. `penstock key` makes one.",
+            settings.host,
+        )
     listener = _listener(settings.host, settings.port)
-    config = uvicorn.Config(
+    config = _config(front)
+    server = _DrainingServer(config, front)
+    _allow_open_files(settings.max_connections)
+    url = _url(settings.host, listener.getsockname()[1], is_tls=config.is_ssl)
+    server.on_started = lambda: on_ready(url)
+    try:
+        with listener:
+            await server.serve(sockets=[listener])
+    finally:
+        if front.tracing:
+            await asyncio.to_thread(front.tracing.close)
+    return 1 if server.force_exit else 0
+
+
+def _config(front: Front) -> uvicorn.Config:
+    return uvicorn.Config(
         app_around(front),
-        http="httptools",
+        http=limited_to(front),
+        ssl_certfile=front.settings.tls_cert,
+        ssl_keyfile=front.settings.tls_key,
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        log_level="error",  # it warns of requests that are no HTTP; those are counted, not logged
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=LAST_WORDS_S,
     )
-    server = _DrainingServer(config, front)
-    url = _url(settings.host, listener.getsockname()[1])
-    server.on_started = lambda: on_ready(url)
-    with listener:
-        await server.serve(sockets=[listener])
-    return 1 if server.force_exit else 0
 
 
 class _DrainingServer(uvicorn.Server):
@@ -73,7 +94,6 @@ class _DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, front: Front) -> None:
         super().__init__(config)
         self._front = front
-        self._drained_by = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -83,15 +103,14 @@ class _DrainingServer(uvicorn.Server):
         if self._front.is_draining:
             self.force_exit = self.should_exit = True
         else:
-            self._drained_by = time.monotonic() + self._front.settings.drain_timeout_s
-            self._front.is_draining = True
+            self._front.drain()
 
     async def on_tick(self, counter: int) -> bool:
         if await super().on_tick(counter):
             return True
         if not self._front.is_draining:
             return False
-        if self._front.num_open and time.monotonic() >= self._drained_by:
+        if self._front.num_open and time.monotonic() >= self._front.drained_by:
             logger.warning("%d requests did not finish in time", self._front.num_open)
             self._front.cut_off()
             return True
@@ -114,7 +133,22 @@ def _listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(host: str, port: int) -> str:
+def _allow_open_files(num_connections: int) -> None:
+    """Make room for so many connections, as far as that is ours to decide."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = num_connections + OTHER_OPEN_FILES
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if allowed > soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        logger.warning(
+            "This process may have %d files open, too few for %d connections: raise `ulimit -n`.",
+            allowed,
+            num_connections,
+        )
+
+
+def _url(host: str, port: int, *, is_tls: bool) -> str:
     """Where a client on this machine finds the server."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}"
+    return f"{'https' if is_tls else 'http'}://{shown}:{port}"

@@ -1,7 +1,12 @@
 """How the server listens and what it allows."""
 
-from dataclasses import dataclass, field
+import importlib
+import ssl
+from dataclasses import dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit
 
+from penstock.server.keys import KeyRing, key_ring
 from penstock.text.parsing.choice import (
     AUTO,
     REASONING_PARSERS,
@@ -37,7 +42,46 @@ class ServerSettings:
         repr=False,
         metadata={
             "flag": "--api-key",
-            "help": "Answer only requests with this bearer token; may be given several times.",
+            "env": "PENSTOCK_API_KEY",
+            "help": "Answer only requests with this bearer token; may be given several times. "
+            "Rather in $PENSTOCK_API_KEY or a key file: others on this machine see command lines.",
+        },
+    )
+    admin_keys: tuple[str, ...] = field(
+        default=(),
+        repr=False,
+        metadata={
+            "flag": "--admin-key",
+            "env": "PENSTOCK_ADMIN_KEY",
+            "help": "Open every route, /admin too, to this bearer token; likewise.",
+        },
+    )
+    api_key_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON or TOML file of keys, by their hashes, with limits: docs/security.md."
+        },
+    )
+    open_metrics: bool = field(
+        default=False, metadata={"help": "Show /metrics to those without a key too."}
+    )
+    vllm_metrics: bool = field(
+        default=True,
+        metadata={"help": "Repeat the metrics under the names that vLLM's dashboards look for."},
+    )
+    tls_cert: str | None = field(
+        default=None,
+        metadata={"help": "PEM file of the server's certificate chain, to speak HTTPS."},
+    )
+    tls_key: str | None = field(
+        default=None, metadata={"help": "PEM file of the certificate's private key."}
+    )
+    cors_origins: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "flag": "--cors-origin",
+            "help": "Let web pages from this origin use the server, * for any; may be given "
+            "several times.",
         },
     )
     served_model_name: str | None = field(
@@ -46,6 +90,26 @@ class ServerSettings:
     )
     max_body_bytes: int = field(
         default=4 * 1024 * 1024, metadata={"help": "Largest request body accepted, in bytes."}
+    )
+    max_url_bytes: int = field(
+        default=16 * 1024, metadata={"help": "Longest URL accepted, in bytes."}
+    )
+    max_headers: int = field(
+        default=100, metadata={"help": "Most headers accepted in one request."}
+    )
+    max_header_bytes: int = field(
+        default=32 * 1024,
+        metadata={"help": "Largest headers accepted in one request, in bytes together."},
+    )
+    max_connections: int = field(
+        default=4096, metadata={"help": "Most connections open at once; more are turned away."}
+    )
+    read_timeout_s: float = field(
+        default=60.0,
+        metadata={"help": "Seconds within which a request must have arrived, with its body."},
+    )
+    max_n: int = field(
+        default=128, metadata={"help": "Most completions that one prompt may ask for."}
     )
     max_prompts: int = field(
         default=256, metadata={"help": "Most prompts accepted in one completions request."}
@@ -72,6 +136,13 @@ class ServerSettings:
         default=30.0,
         metadata={"help": "Seconds that running requests get to finish once told to stop."},
     )
+    otlp_endpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "Collector of OpenTelemetry traces, as in http://127.0.0.1:4318; needs "
+            "penstock[otel]."
+        },
+    )
     access_log: bool = field(
         default=False, metadata={"help": "Log one line per request, without its contents."}
     )
@@ -80,13 +151,45 @@ class ServerSettings:
         check_parser_names(self.tool_parser, self.reasoning_parser)
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port {self.port} is not between 0 and 65535.")
-        if not all(key.strip() for key in self.api_keys):
-            raise SettingsError(
-                "An API key is empty.", remedy="Leave it out to serve without authentication."
-            )
-        for name in ("max_body_bytes", "max_prompts", "request_timeout_s"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
+        self.key_ring()
+        if self.otlp_endpoint is not None:
+            _check_url(self.otlp_endpoint)
+            import_tracing()
+        _check_tls(self.tls_cert, self.tls_key)
+        for field_ in fields(self):
+            name, value = field_.name, getattr(self, field_.name)
+            is_amount = name.startswith("max_") or name in ("read_timeout_s", "request_timeout_s")
+            if is_amount and value is not None and value <= 0:
                 raise SettingsError(f"{name} must be above 0, not {value}.")
         if self.drain_timeout_s < 0:
             raise SettingsError(f"drain_timeout_s must not be negative, as {self.drain_timeout_s}.")
+
+    def key_ring(self) -> KeyRing:
+        """All keys that are set, by their hashes."""
+        return key_ring(self.api_keys, self.admin_keys, self.api_key_file)
+
+
+def import_tracing() -> Any:
+    """The module that sends traces. Raises `SettingsError` if what it needs is not installed."""
+    return importlib.import_module("penstock.server.tracing")
+
+
+def _check_url(url: str) -> None:
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        raise SettingsError(
+            f"otlp_endpoint {url} is no URL of a collector.", remedy="Try http://127.0.0.1:4318."
+        )
+
+
+def _check_tls(cert: str | None, key: str | None) -> None:
+    if (cert is None) != (key is None):
+        raise SettingsError("tls_cert and tls_key are of use only together.")
+    if cert is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(
+            f"The certificate {cert} and the key {key} cannot be used: {error.strerror or error}.",
+            remedy="Both are PEM files, and the key is not encrypted.",
+        ) from None

@@ -24,7 +24,7 @@ class Tokenizer:
     is `chat_template_source`.
 
     Every id lies below `vocab_size`, those of added tokens included. An id without a token, as in
-    the padding of an embedding, spells nothing.
+    the padding of an embedding, spells nothing. A text of more than `max_chars` is not encoded.
     """
 
     def __init__(
@@ -34,8 +34,10 @@ class Tokenizer:
         special_tokens: dict[str, str] | None = None,
         add_bos_token: bool | None = None,
         chat_template_source: str | None = None,
+        max_chars: int | None = None,
     ) -> None:
         self._library = library
+        self._max_chars = max_chars
         self._special_tokens = special_tokens or {}
         self.chat_template_source = chat_template_source
         self.bos_token = self._special_tokens.get("bos_token")
@@ -54,7 +56,7 @@ class Tokenizer:
         self._later = lru_cache(maxsize=self.vocab_size)(self._spell_later)
 
     @classmethod
-    def from_dir(cls, model_dir: Path) -> "Tokenizer":
+    def from_dir(cls, model_dir: Path, *, max_chars: int | None = None) -> "Tokenizer":
         """The tokenizer of a Hugging Face model directory. Raises `ModelError` if it has none."""
         library = _load(model_dir)
         config = read_json_object(model_dir / "tokenizer_config.json")
@@ -64,6 +66,7 @@ class Tokenizer:
             special_tokens=named_special_tokens(model_dir, config),
             add_bos_token=add_bos_token if isinstance(add_bos_token, bool) else None,
             chat_template_source=chat_template_source(model_dir, config),
+            max_chars=max_chars,
         )
 
     @cached_property
@@ -78,6 +81,11 @@ class Tokenizer:
 
         A conversation is encoded by `chat_prompt`, which lets only the template spell them.
         """
+        if self._max_chars is not None and len(text) > self._max_chars:
+            raise InvalidRequest(
+                f"The prompt has {len(text)} characters; this server accepts {self._max_chars}.",
+                remedy="Shorten it.",
+            )
         try:
             # a batch of one: others go on meanwhile, since only for batches is Python's lock let go
             [encoding] = self._library.encode_batch_fast(

@@ -43,6 +43,10 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
     index: int | None = None
 
 
+class ResetPrefixCache(msgspec.Struct, frozen=True, tag="reset_prefix_cache"):
+    """Forget all cached prefixes; what is running is not disturbed."""
+
+
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     """Log probabilities at one position, of the model itself: before temperature, masks and
     penalties.
@@ -69,7 +73,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `logprobs` has one entry per token of `token_ids` when they were asked for. `prompt_logprobs`
     has one per prompt token computed in this step, except the first of the prompt, which nothing
-    predicts. `num_cached` says, once per completion, how many prompt tokens the prefix cache held.
+    predicts. `num_cached` says, once per completion, how many prompt tokens the prefix cache held,
+    and `admitted_at` when it was first computed, by `time.monotonic`, which all processes share.
     After a `refusal` nothing more comes of the whole request.
     """
 
@@ -81,6 +86,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finish_reason: FinishReason | None = None
     stop_token_id: int | None = None
     num_cached: int | None = None
+    admitted_at: float | None = None
     refusal: Refusal | None = None
 
 
@@ -108,3 +114,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_grammars_compiled: int = 0
     num_grammars_refused: int = 0
     num_grammars_reused: int = 0
+    limit_multiply_adds_per_s: float = 0.0
+    """What the machine was measured to be capable of, of the kind that the weights take; 0 if it
+    was not measured."""
+    limit_bytes_per_s: float = 0.0
+    """Likewise, of bytes read from memory."""

@@ -11,6 +11,7 @@ import uvloop
 
 from penstock.engine.async_llm import AsyncLLM
 from penstock.engine.front_settings import FrontSettings
+from penstock.engine.log_format import set_up_logging
 from penstock.engine.settings import EngineSettings
 from penstock.server.deployments import record
 from penstock.server.deployments.record import Deployment
@@ -41,9 +42,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def serve_deployment(launch: bytes, report: BinaryIO) -> int:
     """Serve until somebody ends the deployment; the process's exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
         asked = msgspec.json.decode(launch, type=Launch)
+        set_up_logging(asked.front.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(asked, report))
     except PenstockError as error:

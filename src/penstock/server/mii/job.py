@@ -9,12 +9,12 @@ from fastapi import Request
 
 from penstock.engine.transcript import empty_result
 from penstock.server.auth import salt_of
-from penstock.server.exchange import arrival_of
 from penstock.server.front import Front
 from penstock.server.generations import Generations
 from penstock.server.mii.parameters import GenerateParams
 from penstock.server.mii.response import Response, response_of, streamed_response
 from penstock.server.prompts import Prompt, none_empty, off_loop_if_long
+from penstock.server.visit import visit_of
 from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.messages import Request as EngineRequest
 from penstock.vocabulary.sampling_params import SamplingParams
@@ -31,7 +31,7 @@ class Job:
     def submit(self, front: Front, request: Request) -> Generations:
         """Hand all prompts to the engine, or none."""
         id_ = f"mii-{uuid.uuid4().hex}"
-        generations = Generations(front, id_, arrived=arrival_of(request.scope))
+        generations = Generations(front, id_, visit=visit_of(request.scope))
         for prompt, params in zip(self.prompts, self.params, strict=True):
             generations.submit(
                 [prompt.token_ids],

@@ -10,11 +10,11 @@ from fastapi import Request, Response
 from penstock.engine.transcript import empty_result
 from penstock.server.answers import EventStream, WholeAnswer
 from penstock.server.auth import salt_of
-from penstock.server.exchange import arrival_of
 from penstock.server.front import Front
 from penstock.server.generations import Arrival, Generations
 from penstock.server.openai.bodies import GenerationBody
 from penstock.server.prompts import Prompt
+from penstock.server.visit import visit_of
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.messages import Request as EngineRequest
 from penstock.vocabulary.results import Delta, RequestOutput
@@ -75,7 +75,7 @@ def submitted(
     events: Callable[[Generations], AsyncGenerator[bytes]],
 ) -> Response:
     """Hand the job to the engine; the answer is a document or a stream, as the client wishes."""
-    generations = Generations(front, job.id, arrived=arrival_of(request.scope)).submit(
+    generations = Generations(front, job.id, visit=visit_of(request.scope)).submit(
         [prompt.token_ids for prompt in job.prompts],
         job.params,
         priority=body.priority,

@@ -1,0 +1,156 @@
+"""What one connection may cost before any of our code sees a request.
+
+Neither uvicorn nor its parser limits the length of a URL, the number or size of headers, or the
+time in which a request arrives, so that one client could hold memory and connections at will
+(CVE-2025-48956 was that, and the slow-loris attack is).
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from penstock.server.errors import OPENAI_WORDING, HttpError
+from penstock.server.front import Front
+
+
+class LimitedConnection(HttpToolsProtocol):
+    """uvicorn's protocol within the limits of `front`'s settings, for `limited_to` to bind."""
+
+    front: Front
+    _refusal: HttpError | None = None
+    _is_in_head = False
+    _num_head_bytes = 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        most = self.front.settings.max_connections
+        if len(self.connections) > most:
+            self._refuse(
+                HttpError(
+                    503,
+                    f"The server has {most} connections open, and takes no more.",
+                    kind="server_error",
+                    code="too_many_connections",
+                    headers={"retry-after": "1"},
+                )
+            )
+        else:
+            self._expect_a_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._deadline is None:
+            self._expect_a_request()
+        was_in_head = self._is_in_head
+        super().data_received(data)
+        if was_in_head and self._is_in_head:
+            self._num_head_bytes += len(data)  # of a header that is still incomplete, for instance
+            if self._num_head_bytes > self._max_head_bytes:
+                self._refuse(_head_too_large(self._max_head_bytes))
+
+    # -- what the parser finds -------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._is_in_head, self._num_head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        most = self.front.settings.max_url_bytes
+        if len(self.url) > most:
+            message = f"The URL is longer than the {most} bytes accepted here."
+            self._give_up(HttpError(414, message, code="url_too_long"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        most = self.front.settings.max_headers
+        if len(self.headers) > most:
+            message = f"The request has more than the {most} headers accepted here."
+            self._give_up(HttpError(431, message, code="too_many_headers"))
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        if sum(len(name) + len(value) for name, value in self.headers) > self._max_head_bytes:
+            self._give_up(_head_too_large(self._max_head_bytes))
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._expect_nothing()
+        super().on_message_complete()
+
+    @property
+    def _max_head_bytes(self) -> int:
+        return self.front.settings.max_header_bytes
+
+    # -- refusing --------------------------------------------------------------------------------
+
+    def _give_up(self, error: HttpError) -> None:
+        """Leave the parser, which then has `send_400_response` called."""
+        self._refusal = error
+        raise httptools.HttpParserCallbackError(str(error))
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._refusal or HttpError(400, msg, code="invalid_http"))
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answer here and now, unless an answer is on its way, and close."""
+        self._expect_nothing()
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.front.metrics.answered("unmatched", error.status)
+            self.transport.write(_raw(error))
+        self.transport.close()
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def _expect_a_request(self) -> None:
+        self._expect_nothing()
+        seconds = self.front.settings.read_timeout_s
+        self._deadline = self.loop.call_later(seconds, self._on_deadline, seconds)
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _on_deadline(self, seconds: float) -> None:
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if is_answering and not self.cycle.more_body:
+            self._expect_a_request()  # its reading may have been paused, by us
+            return
+        message = f"The request did not arrive within {seconds:g} s."
+        self._refuse(HttpError(408, message, code="request_timeout"))
+
+
+def limited_to(front: Front) -> type[LimitedConnection]:
+    """The protocol of a server's connections."""
+    return type("Connection", (LimitedConnection,), {"front": front})
+
+
+def _head_too_large(most: int) -> HttpError:
+    return HttpError(
+        431,
+        f"The headers are larger than the {most} bytes accepted here.",
+        code="headers_too_large",
+    )
+
+
+def _raw(error: HttpError) -> bytes:
+    body = OPENAI_WORDING.body(error)
+    headers = {
+        **error.headers,
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+    }
+    head = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
+    head += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*head, "", ""]).encode() + body

@@ -34,6 +34,8 @@ async def test_the_life_of_an_async_llm():
         assert answer and await text(llm.submit(prompt, GREEDY)) == answer
         check_that_what_cannot_be_is_refused(llm, prompt)
         await check_that_special_tokens_can_be_shown(llm, prompt)
+        await check_that_an_id_is_free_once_its_request_is_over(llm, prompt, answer)
+        await check_that_a_prompt_is_embedded(llm, prompt)
         await check_that_what_is_cancelled_or_left_frees_its_blocks(llm, prompt)
         await check_that_a_dead_engine_is_replaced(llm, prompt)
         assert await text(llm.submit(prompt, GREEDY)) == answer
@@ -48,6 +50,27 @@ async def check_that_special_tokens_can_be_shown(llm: AsyncLLM, prompt: list[int
     assert await text(llm.submit(prompt, only_that)) == ""
     shown = llm.submit(prompt, only_that, shown_token_ids=frozenset({id_}))
     assert await text(shown) == 2 * spelling
+
+
+async def check_that_an_id_is_free_once_its_request_is_over(
+    llm: AsyncLLM, prompt: list[int], answer: str
+) -> None:
+    """Even if nobody has read the former one to its end."""
+    former = llm.submit(prompt, GREEDY, request_id="mine")
+    deltas = aiter(former)
+    await anext(deltas)
+    await until(lambda: not llm.num_in_flight)
+    again = llm.submit(prompt, GREEDY, request_id="mine")
+    await deltas.aclose()
+    former.cancel()
+    assert await text(again) == answer
+
+
+async def check_that_a_prompt_is_embedded(llm: AsyncLLM, prompt: list[int]) -> None:
+    [delta] = [delta async for delta in llm.submit(prompt, GREEDY, embeds=True)]
+    assert len(delta.embedding) == llm.embedding_size
+    assert sum(x * x for x in delta.embedding) == pytest.approx(1)
+    assert llm.end_token_ids
 
 
 def check_that_what_cannot_be_is_refused(llm: AsyncLLM, prompt: list[int]) -> None:

@@ -5,6 +5,7 @@ A token is a byte: the id of "H" is 72. Special tokens follow after 255.
 
 import asyncio
 import functools
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class Script:
     hangs_after: int | None = None
     num_cached: int = 0
     queued_s: float | None = None
+    mean_logprobs: tuple[float, ...] = ()  # of each completion; else all are alike
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens anywhere
     refused: str | None = None  # what the engine finds wrong with the request's grammar
 
 
@@ -84,6 +87,8 @@ class ScriptedLLM:
         self.model_name = "scripted"
         self.max_model_len = max_model_len
         self.max_in_flight = 1000
+        self.end_token_ids = frozenset({256})
+        self.embedding_size = 4
         self.sampling_defaults = sampling_defaults or {}
         self.watermark_key: str | None = None
         self.stats = EngineStats()
@@ -113,6 +118,7 @@ class ScriptedLLM:
         priority: int = 0,
         salt: str = "",
         shown_token_ids: frozenset[int] = frozenset(),
+        embeds: bool = False,
     ) -> "ScriptedGeneration":
         if self.refusal is not None:
             if not self.num_until_refusal:
@@ -124,6 +130,7 @@ class ScriptedLLM:
             sampling=params,
             priority=priority,
             salt=salt,
+            embeds=embeds,
         )
         self.submissions.append(Submission(request))
         self.in_flight.add(request.request_id)
@@ -179,6 +186,9 @@ class ScriptedGeneration:
             await asyncio.sleep(self._script.delay_s)
 
     def _outputs(self) -> list[Output]:
+        if self._request.embeds:
+            vector = scripted_embedding(self._request.prompt_token_ids)
+            return [self._output(embedding=vector, finish_reason=FinishReason.STOP)]
         return [*self._prompt_outputs(), *self._completion_outputs()]
 
     def _prompt_outputs(self) -> list[Output]:
@@ -207,8 +217,19 @@ class ScriptedGeneration:
                 num_cached=None if start else self._script.num_cached,
                 admitted_at=None if start else self._admitted_at,
             )
-            outputs += [msgspec.structs.replace(output, index=index) for index in range(params.n)]
+            outputs += [self._of(output, index) for index in range(params.n)]
         return outputs
+
+    def _of(self, output: Output, index: int) -> Output:
+        """The same of another completion, which may be more or less likely."""
+        logprobs = output.logprobs
+        if self._script.mean_logprobs:
+            logprob = self._script.mean_logprobs[index]
+            logprobs = [msgspec.structs.replace(entry, logprob=logprob) for entry in logprobs]
+        if self._script.top:
+            top = list(self._script.top)[: self._request.sampling.logprobs]
+            logprobs = [msgspec.structs.replace(entry, top=top) for entry in logprobs]
+        return msgspec.structs.replace(output, index=index, logprobs=logprobs)
 
     def _output(self, **fields: Any) -> Output:
         return Output(request_id=self.request_id, **fields)
@@ -218,6 +239,12 @@ def scripted_logprobs(token_id: int, num_top: int) -> TokenLogprobs:
     """The token itself is likeliest, its successors follow."""
     top = [(token_id + rank, -0.5 - rank) for rank in range(num_top)]
     return TokenLogprobs(token_id, -0.5, 1, top)
+
+
+def scripted_embedding(token_ids: list[int]) -> list[float]:
+    """Any vector of length 1 that tells texts apart."""
+    angle = float(sum(token_ids))
+    return [math.cos(angle), 0.0, math.sin(angle), 0.0]
 
 
 @functools.cache

@@ -161,3 +161,29 @@ async def test_what_real_clients_send_without_meaning_is_accepted():
         functions=None,
     )
     assert answer["choices"]
+
+
+async def test_token_ids_are_reported_beside_the_answer_if_asked_for():
+    llm = ScriptedLLM(Script("Hi"))
+    answer = await chat(llm, return_token_ids=True)
+    assert answer["prompt_token_ids"] == llm.last.request.prompt_token_ids
+    assert answer["choices"][0]["token_ids"] == [72, 105]
+    first, *others = (await streamed(llm, return_token_ids=True))[:-1]
+    assert first["prompt_token_ids"] == llm.last.request.prompt_token_ids
+    assert not any("prompt_token_ids" in chunk for chunk in others)
+    streamed_ids = [id_ for chunk in others for id_ in chunk["choices"][0].get("token_ids", ())]
+    assert streamed_ids == [72, 105]
+
+
+async def test_log_probabilities_may_name_tokens_by_their_ids():
+    answer = await chat(
+        ScriptedLLM(Script("H")), logprobs=True, top_logprobs=1, return_tokens_as_token_ids=True
+    )
+    (entry,) = answer["choices"][0]["logprobs"]["content"]
+    assert entry["token"] == entry["top_logprobs"][0]["token"] == "token_id:72"
+
+
+async def test_only_the_end_of_a_conversation_is_kept_if_told_so():
+    llm = ScriptedLLM()
+    await chat(llm, truncate_prompt_tokens=5)
+    assert llm.last.prompt == "ant|>"

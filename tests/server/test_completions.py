@@ -262,3 +262,45 @@ async def test_a_long_prompt_is_tokenized_off_the_event_loop():
     llm = ScriptedLLM(max_model_len=100_000)
     answer = await completion(llm, prompt="x" * 20_000)
     assert answer["usage"]["prompt_tokens"] == 20_000
+
+
+async def test_the_best_of_several_are_answered_likeliest_first():
+    llm = ScriptedLLM(Script("Hi", mean_logprobs=(-2.0, -0.25, -1.0)))
+    answer = await completion(llm, prompt=["a", "b"], n=2, best_of=3, logprobs=1)
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
+    means = [choice["logprobs"]["token_logprobs"] for choice in answer["choices"]]
+    assert means == [[-0.25, -0.25], [-1.0, -1.0]] * 2
+    assert answer["usage"]["completion_tokens"] == 2 * 3 * 2
+    (choice,) = (await completion(llm, prompt="a", best_of=3, echo=True))["choices"]
+    assert (choice["text"], choice["logprobs"]) == ("aHi", None)
+
+
+async def test_only_the_end_of_a_prompt_is_kept_if_told_so():
+    llm = ScriptedLLM(max_model_len=20)
+    answer = await completion(llm, prompt="abcdef", truncate_prompt_tokens=2, echo=True)
+    assert llm.last.prompt == "ef"
+    assert answer["choices"][0]["text"] == "efHello!"
+    await completion(llm, prompt="a" * 100, truncate_prompt_tokens=-1, max_tokens=15)
+    assert llm.last.prompt == "a" * 5
+    await completion(llm, prompt=[97, 98, 99], truncate_prompt_tokens=-1)
+    assert llm.last.prompt == "abc"
+
+
+async def test_token_ids_are_reported_beside_the_text_if_asked_for():
+    llm = ScriptedLLM(Script("Hi"))
+    (choice,) = (await completion(llm, prompt="ab", return_token_ids=True))["choices"]
+    assert (choice["prompt_token_ids"], choice["token_ids"]) == ([97, 98], [72, 105])
+    chunks = await streamed(llm, prompt="ab", return_token_ids=True)
+    first, second = (chunk["choices"][0] for chunk in chunks[:-1])
+    assert (first["prompt_token_ids"], first["token_ids"]) == ([97, 98], [72])
+    assert ("prompt_token_ids" in second, second["token_ids"]) == (False, [105])
+
+
+async def test_log_probabilities_may_name_tokens_by_their_ids():
+    llm = ScriptedLLM(Script("Hi"))
+    options = {"prompt": "ab", "logprobs": 1, "return_tokens_as_token_ids": True}
+    (choice,) = (await completion(llm, **options, echo=True))["choices"]
+    assert choice["logprobs"]["tokens"] == [f"token_id:{id_}" for id_ in (97, 98, 72, 105)]
+    assert choice["logprobs"]["top_logprobs"][2] == {"token_id:72": -0.5}
+    chunks = await streamed(llm, **options)
+    assert chunks[0]["choices"][0]["logprobs"]["tokens"] == ["token_id:72"]

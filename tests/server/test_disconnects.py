@@ -34,7 +34,10 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "path, body",
-    [("/v1/completions", {"prompt": "a"}), ("/v1/chat/completions", CHAT)],
+    [
+        ("/v1/completions", {"prompt": "a"}),
+        ("/v1/chat/completions", CHAT),
+    ],
 )
 def test_a_client_that_leaves_is_noticed_waiting_or_running_streaming_or_not(
     path, body, stream, hangs_after
@@ -110,3 +113,18 @@ def test_survivors_of_many_departures_get_their_full_answers():
                         received += part
         wait_until(lambda: not llm.in_flight)
     assert len(llm.cancelled) <= 10
+
+
+@pytest.mark.parametrize(
+    "path, body, num_prompts",
+    [
+        ("/v1/embeddings", {"input": ["a", "b", "c"]}, 3),
+    ],
+)
+def test_so_are_texts_to_be_embedded(path, body, num_prompts):
+    llm = ScriptedLLM(Script("Hello", hangs_after=0))
+    with listening(llm) as url:
+        with connected(url, body, path):
+            wait_until(lambda: len(llm.in_flight) == num_prompts)
+        wait_until(lambda: not llm.in_flight)
+    assert len(llm.cancelled) == num_prompts

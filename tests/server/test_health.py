@@ -2,6 +2,7 @@
 
 import pytest
 
+from penstock.server.openai.models import EMBEDDINGS
 from tests.server.scripted_llm import ScriptedLLM
 from tests.server.serving import client_of
 
@@ -37,6 +38,8 @@ async def test_models_are_listed_and_described(client):
         "object": "model",
         "owned_by": "penstock",
         "max_model_len": 1000,
+        "embeddings": EMBEDDINGS,
+        "embedding_size": 4,
     }
     one = (await client.get("/v1/models/scripted")).json()
     assert (one["id"], one["object"]) == ("scripted", "model")

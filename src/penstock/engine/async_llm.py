@@ -122,6 +122,8 @@ class AsyncLLM:
         self.resolved: Resolved
         self.notes: list[str] = []
         self.sampling_defaults: dict[str, Any] = {}
+        self.end_token_ids: frozenset[int] = frozenset()
+        self.embedding_size = 0
         self._engine: EngineProcess | None = None
         self._generations: dict[str, Generation] = {}
         self._supervisor: asyncio.Task[None] | None = None
@@ -218,6 +220,7 @@ class AsyncLLM:
         engine, ready = await EngineProcess.launch(self._start_message, on_progress)
         self.resolved = replace(ready.resolved, model=self._start_message.name)
         self.notes, self.sampling_defaults = ready.notes, ready.sampling_defaults
+        self.end_token_ids, self.embedding_size = ready.end_token_ids, ready.embedding_size
         self._heard_at = time.monotonic()
         self._engine = engine
 
@@ -297,6 +300,7 @@ class AsyncLLM:
         priority: int = 0,
         salt: str = "",
         shown_token_ids: frozenset[int] = frozenset(),
+        embeds: bool = False,
     ) -> Generation:
         """Hand a prompt to the engine.
 
@@ -305,17 +309,18 @@ class AsyncLLM:
         if too many wait already, and `Unavailable` while there is no engine.
         """
         can_watermark = self.watermark_key is not None
-        check_request(prompt_token_ids, params, self.resolved, can_watermark=can_watermark)
-        if request_id in self._generations:
-            raise InvalidRequest(f"Request id {request_id!r} is in use.", param="request_id")
+        check_request(
+            prompt_token_ids, params, self.resolved, can_watermark=can_watermark, embeds=embeds
+        )
         engine = self._running_engine()
-        self._check_room(params.n)
+        self._check_room(request_id, params.n)
         request = Request(
             request_id=request_id or f"{self._run_id}-{next(self._numbers)}",
             prompt_token_ids=prompt_token_ids,
             sampling=params,
             priority=priority,
             salt=salt,
+            embeds=embeds,
         )
         transcript = Transcript(request, self.tokenizer, shown_token_ids=shown_token_ids)
         generation = Generation(request, transcript, self)
@@ -332,7 +337,9 @@ class AsyncLLM:
             raise Unavailable("The engine is being started again.", remedy="Try again in a moment.")
         return self._engine
 
-    def _check_room(self, num_sequences: int) -> None:
+    def _check_room(self, request_id: str | None, num_sequences: int) -> None:
+        if request_id in self._generations:
+            raise InvalidRequest(f"Request id {request_id!r} is in use.", param="request_id")
         if num_sequences > self.max_in_flight:
             raise InvalidRequest(
                 f"{num_sequences} completions are more than the {self.max_in_flight} that may run "
@@ -359,8 +366,9 @@ class AsyncLLM:
             self._engine.send(Cancel(request_id=request_id, index=index))
 
     def _release(self, generation: Generation, *, cancel: bool) -> None:
-        if self._generations.pop(generation.request_id, None) is None:
-            return
+        if self._generations.get(generation.request_id) is not generation:
+            return  # over already; another may go by its id
+        del self._generations[generation.request_id]
         if cancel:
             self._cancel(generation.request_id)
         else:

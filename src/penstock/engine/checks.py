@@ -14,9 +14,10 @@ def check_request(
     resolved: Resolved,
     *,
     can_watermark: bool,
+    embeds: bool = False,
 ) -> None:
     """Raise `InvalidRequest` for a prompt that is empty, too long, or holds ids the model does not
-    have, and for a watermark without a key.
+    have, and for a watermark without a key. If it `embeds`, nothing follows the prompt.
     """
     vocab_size, max_model_len = resolved.vocab_size, resolved.max_model_len
     if not prompt_token_ids:
@@ -25,8 +26,9 @@ def check_request(
             param="prompt",
             remedy="Give at least one token.",
         )
-    if len(prompt_token_ids) + (params.max_tokens or 1) > max_model_len:
-        raise ContextTooLong(len(prompt_token_ids), params.max_tokens, max_model_len)
+    max_tokens = 0 if embeds else params.max_tokens
+    if len(prompt_token_ids) + (1 if max_tokens is None else max_tokens) > max_model_len:
+        raise ContextTooLong(len(prompt_token_ids), max_tokens, max_model_len)
     if params.watermark and not can_watermark:
         raise InvalidRequest(
             "Texts cannot be watermarked here: there is no watermark key.",

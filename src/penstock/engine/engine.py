@@ -111,7 +111,7 @@ class Engine:
             self._counters.num_forced_tokens += max(0, len(token_ids) - 1)
             result.token_ids = token_ids
             result.prompt_logprobs = self._unread(part, result)
-            if token_ids or result.prompt_logprobs:
+            if token_ids or result.prompt_logprobs or result.embedding:
                 outputs.append(_output(part.sequence, result))
         return self._refuse_failed(plan, outputs)
 
@@ -136,7 +136,7 @@ class Engine:
         params = request.sampling
         seed = self._seed(params.seed)
         prompt_len = len(request.prompt_token_ids)
-        room = self.max_model_len - prompt_len
+        room = 0 if request.embeds else self.max_model_len - prompt_len
         self.scheduler.add(
             [
                 Sequence(
@@ -253,4 +253,5 @@ def _output(sequence: Sequence, result: SliceResult) -> Output:
         stop_token_id=sequence.stop_token_id,
         num_cached=sequence.num_cached if is_first else None,
         admitted_at=sequence.admitted_at if is_first else None,
+        embedding=result.embedding,
     )

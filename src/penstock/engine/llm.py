@@ -86,6 +86,24 @@ class LLM:
                 bar.add(num_tokens=len(delta.token_ids), finished=result.finished)
         return list(results.values())
 
+    def embed(
+        self, prompts: Prompt | Sequence[Prompt], *, use_tqdm: bool = True
+    ) -> list[list[float]]:
+        """A vector of length 1 for every prompt: the mean of the model's last hidden states.
+
+        It says how alike texts are to a model that was not trained to tell. Raises `InvalidRequest`
+        before anything is computed if one of the prompts cannot be read.
+        """
+        listed = [prompts] if isinstance(prompts, str | dict) else list(prompts)
+        params = SamplingParams()
+        requests = [self._request(prompt, params, embeds=True)[0] for prompt in listed]
+        vectors: dict[str, list[float]] = {}
+        with GenerationBar(len(requests), shown=use_tqdm) as bar:
+            for request_id, delta in self._run(requests):
+                vectors[request_id] = delta.embedding
+                bar.add(num_tokens=0, finished=True)
+        return [vectors[request.request_id] for request in requests]
+
     def stream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None
     ) -> Iterator[Delta]:
@@ -131,7 +149,9 @@ class LLM:
             for prompt, params in zip(listed, sampling_params, strict=True)
         ]
 
-    def _request(self, prompt: Prompt, params: SamplingParams) -> tuple[Request, str | None]:
+    def _request(
+        self, prompt: Prompt, params: SamplingParams, *, embeds: bool = False
+    ) -> tuple[Request, str | None]:
         text: str | None
         if isinstance(prompt, str):
             token_ids, text = self.tokenizer.encode(prompt), prompt
@@ -143,11 +163,16 @@ class LLM:
                 param="prompts",
                 remedy='Give text or {"prompt_token_ids": [...]}.',
             )
-        check_request(token_ids, params, self.resolved, can_watermark=self._can_watermark)
+        check_request(
+            token_ids, params, self.resolved, can_watermark=self._can_watermark, embeds=embeds
+        )
         if params.grammar is not None:
             self.engine.grammars.of(params.grammar).result()
         number = f"llm-{next(self._numbers)}"
-        return Request(request_id=number, prompt_token_ids=token_ids, sampling=params), text
+        request = Request(
+            request_id=number, prompt_token_ids=token_ids, sampling=params, embeds=embeds
+        )
+        return request, text
 
     def _run(self, requests: list[Request]) -> Iterator[tuple[str, Delta]]:
         """Step until these requests are done. What is left when the caller stops early is

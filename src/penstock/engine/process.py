@@ -117,12 +117,15 @@ def _load(start: Start, connection: Connection) -> tuple[Engine, Resolved]:
 
     engine = load_engine(prepared, on_progress)
     loading_s = process_age_s() - importing_s
+    spec = prepared.config.spec
     times = f"Start: {importing_s:.1f} s to import torch, {loading_s:.1f} s to load the model."
     connection.send(
         Ready(
             resolved=prepared.resolved,
             notes=[*prepared.notes, times],
             sampling_defaults=prepared.config.sampling_defaults,
+            end_token_ids=prepared.end_token_ids,
+            embedding_size=spec.embedding_width or spec.hidden,
         )
     )
     return engine, prepared.resolved

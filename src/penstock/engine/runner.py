@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from penstock.engine.constraint import MaskMaker
 from penstock.engine.logprobs import rows_of, token_logprobs
+from penstock.engine.pooling import added_up
 from penstock.engine.sampler import sample
 from penstock.engine.sampling_rows import SamplingRows
 from penstock.engine.step_batch import StepBatch
@@ -20,11 +22,14 @@ from penstock.vocabulary.messages import TokenLogprobs
 
 @dataclass(slots=True)
 class SliceResult:
-    """What came of one slice: the tokens drawn after it, and log probabilities where asked for."""
+    """What came of one slice: the tokens drawn after it, and log probabilities where asked for; or
+    the embedding of the sequence that it ends.
+    """
 
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    embedding: list[float] = field(default_factory=list)
 
 
 class Runner:
@@ -64,7 +69,21 @@ class Runner:
                 batch.emitting, self.device, masks.result() if masks else None, self.greens
             )
             self._draw(rows, logits[: len(emitting)], emitting)
+        self._pool(plan, hidden, results)
         return results
+
+    def _pool(self, plan: Plan, hidden: Tensor, results: list[SliceResult]) -> None:
+        """Sum up the hidden states of sequences that embed, which the last slice makes a vector."""
+        first = 0
+        for part, result in zip(plan.slices, results, strict=True):
+            if part.sequence.request.embeds:
+                rows = hidden[first : first + part.count]
+                before = part.sequence.pooled if part.start else None
+                total = added_up(self.decoder.project_out(rows), before)
+                part.sequence.pooled = total
+                if part.is_last:
+                    result.embedding = normalize(total, dim=0).tolist()
+            first += part.count
 
     def _draw(self, rows: SamplingRows, logits: Tensor, results: list[SliceResult]) -> None:
         if not results:

@@ -75,7 +75,7 @@ def _logits_rows(plan: Plan, cu_seqlens: Ints) -> tuple[Ints, list[tuple[int, in
     rows = [last[[number for number, part in enumerate(plan.slices) if part.emits]]]
     reads = []
     for number, part in enumerate(plan.slices):
-        if part.sequence.reads_prompt:
+        if part.sequence.reads_prompt and not part.sequence.request.embeds:
             count = min(part.count, part.sequence.prompt_len - 1 - part.start)
             if count > 0:
                 rows.append(cu_seqlens[number] + np.arange(count))

@@ -73,6 +73,7 @@ class Transcript:
             stop_reason=stop if stop is not None else output.stop_token_id,
             num_cached=output.num_cached,
             admitted_at=output.admitted_at,
+            embedding=output.embedding,
         )
 
     @property

@@ -40,6 +40,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     resolved: Resolved
     notes: list[str]
     sampling_defaults: dict[str, float | int]
+    end_token_ids: frozenset[int]
+    embedding_size: int
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -319,6 +319,8 @@ class Scheduler:
                 taken[number].append(token_id)
                 if sequence.is_finished:
                     break
+            if sequence.request.embeds and not sequence.num_pending:
+                sequence.finish_reason = FinishReason.STOP
             if sequence.num_computed >= sequence.prompt_len:
                 self._queue_siblings(sequence)
             if sequence.is_finished:

@@ -17,7 +17,7 @@ class Sequence:
     request, together with `index` and the position of each token. `admitted_at` is when it was
     first computed, by `time.monotonic`. `constraint` is what limits the
     tokens beyond the sampling options, if anything does: it lets an end token pass only where the
-    sequence may end.
+    sequence may end. `pooled` is the sum of the hidden states computed so far, if they are summed.
     """
 
     request: Request
@@ -26,6 +26,7 @@ class Sequence:
     end_token_ids: frozenset[int] = frozenset()
     seed: int = 0
     constraint: object | None = None
+    pooled: object | None = None
 
     token_ids: list[int] = field(init=False)
     prompt_len: int = field(init=False)
@@ -63,7 +64,8 @@ class Sequence:
     @property
     def reads_prompt(self) -> bool:
         """True if every prompt token must be computed, since something is read from each."""
-        return self.index == 0 and self.request.sampling.prompt_logprobs is not None
+        asks_for_logprobs = self.request.sampling.prompt_logprobs is not None
+        return self.request.embeds or (self.index == 0 and asks_for_logprobs)
 
     @property
     def may_end(self) -> bool:
@@ -97,7 +99,12 @@ class Slice:
 
     @property
     def emits(self) -> bool:
-        """True when the slice reaches the sequence's end, so its logits name a new token."""
+        """True when the slice's logits name a new token: it ends a sequence that goes on."""
+        return self.is_last and not self.sequence.request.embeds
+
+    @property
+    def is_last(self) -> bool:
+        """True when the slice reaches the sequence's end."""
         return self.start + self.count == len(self.sequence.token_ids)
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -17,6 +18,11 @@ from penstock.server.routing import wording_of
 from penstock.server.visit import visit_of
 
 logger = logging.getLogger(__name__)
+
+
+def json_answer(document: msgspec.Struct) -> Response:
+    """An answer that is known already."""
+    return Response(msgspec.json.encode(document), media_type="application/json")
 
 
 class WholeAnswer(Response):

@@ -52,7 +52,8 @@ class Generations:
         *,
         priority: int,
         salt: str,
-        shown_token_ids: frozenset[int],
+        shown_token_ids: frozenset[int] = frozenset(),
+        embeds: bool = False,
     ) -> Self:
         """Hand every prompt to the engine, behind those it has, or none if one is refused."""
         self._front.check_open()
@@ -68,6 +69,7 @@ class Generations:
                     priority=self._visit.priority(priority),
                     salt=salt,
                     shown_token_ids=shown_token_ids,
+                    embeds=embeds,
                 )
                 self._num_left[position] = params.n
                 self._clocks[position] = GenerationClock(

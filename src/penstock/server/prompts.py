@@ -40,6 +40,13 @@ def fitted(
     return msgspec.structs.replace(params, max_tokens=min(params.max_tokens or room, room))
 
 
+def last_of(prompt: Prompt, count: int) -> Prompt:
+    """The last `count` tokens of a prompt; one that has no more stays as it is."""
+    if len(prompt.token_ids) <= count:
+        return prompt
+    return Prompt(prompt.token_ids[len(prompt.token_ids) - count :], None)
+
+
 def none_empty(prompts: list[Prompt], field: str) -> list[Prompt]:
     """`prompts`, unless one has no token. Raises `InvalidRequest`, blaming `field`."""
     if not all(prompt.token_ids for prompt in prompts):

@@ -8,19 +8,31 @@ from collections.abc import Collection
 from penstock.server import health, metrics_page
 from penstock.server.endpoint import Dialect, Endpoint
 from penstock.server.mii import generate
-from penstock.server.openai import chat_completions, completions, models, watermark
+from penstock.server.openai import (
+    chat_completions,
+    completions,
+    embeddings,
+    models,
+    tokenization,
+    version,
+    watermark,
+)
 from penstock.vocabulary.errors import SettingsError
 
 ALWAYS = (health.LIVE, health.READY, health.HEALTH, metrics_page.METRICS)
 
 OPENAI = Dialect(
     "openai",
-    "OpenAI's API and vLLM's additions, under /v1",
+    "OpenAI's API and vLLM's additions",
     (
         completions.CREATE_COMPLETION,
         chat_completions.CREATE_CHAT_COMPLETION,
+        embeddings.CREATE_EMBEDDING,
         models.LIST_MODELS,
         models.SHOW_MODEL,
+        tokenization.TOKENIZE,
+        tokenization.DETOKENIZE,
+        version.SHOW_VERSION,
         watermark.DETECT_WATERMARK,
     ),
 )

@@ -104,6 +104,18 @@ class Tokenizer:
         ids = self._mid_text.encode(text, add_special_tokens=False).ids
         return ids if self.spell(ids, at_start=False) == text.encode() else None
 
+    def framed(self, token_ids: Sequence[int]) -> list[int]:
+        """`token_ids` between the special tokens that `encode` puts around a text."""
+        begin, end = self._frame
+        return [*begin, *token_ids, *end]
+
+    @cached_property
+    def _frame(self) -> tuple[list[int], list[int]]:
+        text, whole = self.encode("a", add_special_tokens=False), self.encode("a")
+        lengths = range(len(whole) - len(text) + 1)
+        begin = next(length for length in lengths if whole[length : length + len(text)] == text)
+        return whole[:begin], whole[begin + len(text) :]
+
     @cached_property
     def _mid_text(self) -> tokenizers.Tokenizer:
         return mid_text_library(self._library)

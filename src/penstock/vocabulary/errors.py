@@ -57,7 +57,7 @@ class ContextTooLong(InvalidRequest):
     """Prompt and output together would be longer than the model's context."""
 
     def __init__(self, prompt_len: int, max_tokens: int | None, max_model_len: int) -> None:
-        num_output = max_tokens or 1
+        num_output = 1 if max_tokens is None else max_tokens
         super().__init__(
             f"This model's maximum context length is {max_model_len} tokens, however you requested "
             f"{prompt_len + num_output} tokens "

@@ -23,6 +23,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
 
     `priority`: lower is served earlier; equal priorities are served in order of arrival.
     `salt` and `adapter` keep prefix-cache blocks apart: blocks are shared only where both agree.
+    A request that `embeds` is not continued: what comes of it is one vector.
     """
 
     request_id: str
@@ -31,6 +32,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     priority: int = 0
     salt: str = ""
     adapter: str = ""
+    embeds: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
@@ -75,7 +77,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     has one per prompt token computed in this step, except the first of the prompt, which nothing
     predicts. `num_cached` says, once per completion, how many prompt tokens the prefix cache held,
     and `admitted_at` when it was first computed, by `time.monotonic`, which all processes share.
-    After a `refusal` nothing more comes of the whole request.
+    `embedding` comes with the end of a request that embeds: the mean of the hidden states of its
+    tokens, of length 1. After a `refusal` nothing more comes of the whole request.
     """
 
     request_id: str
@@ -87,6 +90,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_token_id: int | None = None
     num_cached: int | None = None
     admitted_at: float | None = None
+    embedding: list[float] = []
     refusal: Refusal | None = None
 
 

@@ -10,8 +10,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
 
     `text` may be empty while characters are incomplete or might begin a stop string; the tokens are
     reported all the same. `stop_reason` is the stop string or stop token id that ended the
-    completion, or None for the model's own end of text. `prompt_logprobs`, `num_cached` and
-    `admitted_at` are as in `Output`.
+    completion, or None for the model's own end of text. `prompt_logprobs`, `num_cached`,
+    `admitted_at` and `embedding` are as in `Output`.
     """
 
     index: int
@@ -23,6 +23,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     stop_reason: int | str | None = None
     num_cached: int | None = None
     admitted_at: float | None = None
+    embedding: list[float] = []
 
 
 class CompletionOutput(msgspec.Struct, kw_only=True):

@@ -10,7 +10,12 @@ from penstock.server.openai.fields import IGNORED, REFUSED, drop_foreign
 from penstock.server.openai.structured import StructuredFields, grammar_of
 from penstock.server.openai.tools import MAX_TOOLS, PastCall, Tool, ToolChoice
 from penstock.vocabulary.errors import InvalidRequest
-from penstock.vocabulary.sampling_params import MAX_LOGPROBS, SamplingParams, sampling_params_from
+from penstock.vocabulary.sampling_params import (
+    MAX_LOGPROBS,
+    MAX_SAMPLES,
+    SamplingParams,
+    sampling_params_from,
+)
 
 MAX_MESSAGES = 8192
 
@@ -26,45 +31,61 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+TokenId = Annotated[int, Meta(ge=0)]
+Texts = Annotated[
+    str | list[str | TokenId | list[TokenId]],
+    Meta(description="A text, its token ids, or a list of either."),
+]
+Truncation = Annotated[
+    Annotated[int, Meta(ge=-1)] | None,
+    Meta(description="Keep this many tokens of the prompt's end; -1: as many as fit."),
+]
+AddSpecialTokens = Annotated[
+    bool, Meta(description="Put the tokenizer's special tokens around a text.")
+]
+ModelName = Annotated[
+    str | None, Meta(description="The served model's name, as /v1/models tells it.")
+]
+Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, description="Lower is served earlier.")]
+CacheSalt = Annotated[
+    Annotated[str, Meta(min_length=1, max_length=256)] | None,
+    Meta(description="Share cached prefixes only with requests of the same salt."),
+]
+
+
 class GenerationBody(StructuredFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every endpoint that generates text takes beside the sampling options."""
 
-    model: Annotated[
-        str | None, Meta(description="The served model's name, as /v1/models tells it.")
-    ] = None
+    model: ModelName = None
     stream: Annotated[bool, Meta(description="Answer with server-sent events.")] = False
     stream_options: Annotated[
         StreamOptions | None, Meta(description="Only together with stream.")
     ] = None
-    priority: Annotated[
-        int,
-        Meta(ge=-(2**31), le=2**31 - 1, description="Lower is served earlier."),
-    ] = 0
-    cache_salt: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=256)] | None,
-        Meta(description="Share cached prefixes only with requests of the same salt."),
-    ] = None
+    priority: Priority = 0
+    cache_salt: CacheSalt = None
+    truncate_prompt_tokens: Truncation = None
+    return_token_ids: Annotated[
+        bool, Meta(description="Report the token ids of prompt and answer, too.")
+    ] = False
+    return_tokens_as_token_ids: Annotated[
+        bool, Meta(description="Name tokens token_id:ID in log probabilities.")
+    ] = False
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
-TokenId = Annotated[int, Meta(ge=0)]
-
-
 class CompletionBody(GenerationBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of /v1/completions, without the sampling options."""
 
-    prompt: Annotated[
-        str | list[str | TokenId | list[TokenId]],
-        Meta(description="A text, its token ids, or a list of either."),
-    ]
+    prompt: Texts
     echo: Annotated[bool, Meta(description="Begin the answer with the prompt.")] = False
     best_of: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Only the value of n, which changes nothing."),
+        Annotated[int, Meta(ge=1, le=MAX_SAMPLES)] | None,
+        Meta(description="Draw this many and answer the n likeliest, per token; not streamed."),
     ] = None
+    add_special_tokens: AddSpecialTokens = True
 
 
 class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -96,13 +117,27 @@ class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         return message
 
 
+Messages = Annotated[
+    list[ChatMessage],
+    Meta(min_length=1, max_length=MAX_MESSAGES, description="The conversation so far."),
+]
+TemplateVariables = Annotated[
+    dict[str, Any] | None,
+    Meta(description="Variables of the chat template, such as enable_thinking."),
+]
+AddGenerationPrompt = Annotated[
+    bool, Meta(description="Have the template begin the answer's turn behind the conversation.")
+]
+Tools = Annotated[
+    Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None,
+    Meta(description="Functions that the model may call."),
+]
+
+
 class ChatBody(GenerationBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of /v1/chat/completions, without the sampling options."""
 
-    messages: Annotated[
-        list[ChatMessage],
-        Meta(min_length=1, max_length=MAX_MESSAGES, description="The conversation so far."),
-    ]
+    messages: Messages
     max_completion_tokens: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Most tokens to generate; by default the rest of the context."),
@@ -112,14 +147,13 @@ class ChatBody(GenerationBody, frozen=True, kw_only=True, forbid_unknown_fields=
         Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None,
         Meta(description="And those of this many likeliest tokens; needs logprobs."),
     ] = None
-    chat_template_kwargs: Annotated[
-        dict[str, Any] | None,
-        Meta(description="Variables of the chat template, such as enable_thinking."),
-    ] = None
-    tools: Annotated[
-        Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None,
-        Meta(description="Functions that the model may call."),
-    ] = None
+    chat_template_kwargs: TemplateVariables = None
+    add_generation_prompt: AddGenerationPrompt = True
+    add_special_tokens: Annotated[
+        bool,
+        Meta(description="Put special tokens around what the chat template has written."),
+    ] = False
+    tools: Tools = None
     tool_choice: Annotated[
         ToolChoice | None,
         Meta(description="auto: as the model likes; none; required: at least one; or which one."),

@@ -15,7 +15,7 @@ from penstock.server.openai.logprobs import (
     prompt_logprobs,
 )
 from penstock.text.parsing.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
-from penstock.vocabulary.results import CompletionOutput
+from penstock.vocabulary.results import CompletionOutput, RequestOutput
 
 
 class AnswerFunction(msgspec.Struct):
@@ -59,10 +59,11 @@ class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: ChatLogprobs | None
     finish_reason: str | None
     stop_reason: int | str | None
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole answer. `prompt_logprobs` is there if asked for."""
+    """A whole answer. What has no null is there if asked for."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -71,11 +72,18 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[ChatChoice]
     usage: Usage
     prompt_logprobs: list[dict[int, PromptLogprob] | None] | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 async def chat_document(job: ChatJob, generations: Generations) -> bytes:
     """The whole answer as JSON."""
-    (output,), usage = await collected(generations.arrivals(), job)
+    outputs, usage = await collected(generations.arrivals(), job)
+    return chat_json(job, outputs, usage)
+
+
+def chat_json(job: ChatJob, outputs: list[RequestOutput], usage: Usage) -> bytes:
+    """What came of the conversation as one answer."""
+    (output,) = outputs
     return msgspec.json.encode(
         ChatCompletion(
             id=job.id,
@@ -86,6 +94,7 @@ async def chat_document(job: ChatJob, generations: Generations) -> bytes:
             prompt_logprobs=UNSET
             if output.prompt_logprobs is None
             else prompt_logprobs(output.prompt_logprobs, job.tokenizer),
+            prompt_token_ids=output.prompt_token_ids if job.returns_token_ids else UNSET,
         )
     )
 
@@ -99,9 +108,10 @@ def _choice(output: CompletionOutput, job: ChatJob) -> ChatChoice:
         message=message,
         logprobs=None
         if output.logprobs is None
-        else chat_logprobs(output.logprobs, num_top, job.tokenizer),
+        else chat_logprobs(output.logprobs, num_top, job.token_texts),
         finish_reason=job.finish_reason(output.finish_reason or "", message.num_calls),
         stop_reason=output.stop_reason,
+        token_ids=output.token_ids if job.returns_token_ids else UNSET,
     )
 
 

@@ -1,7 +1,5 @@
 """POST /v1/chat/completions."""
 
-import time
-import uuid
 from functools import partial
 from typing import Any
 
@@ -14,15 +12,8 @@ from penstock.server.front import Front
 from penstock.server.openai.bodies import ChatBody, decode_body
 from penstock.server.openai.chat_answer import ChatCompletion, chat_document
 from penstock.server.openai.chat_events import chat_events
-from penstock.server.openai.chat_job import ChatJob
+from penstock.server.openai.chat_job import understood
 from penstock.server.openai.job import submitted
-from penstock.server.openai.prompts import conversation
-from penstock.server.openai.tool_choice import held_to
-from penstock.server.openai.tools import offer
-from penstock.server.prompts import fitted
-from penstock.text.parsing.reasoning import ReasoningFormat
-from penstock.text.parsing.tool_format import ToolFormat
-from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.sampling_params import SamplingParams
 
@@ -35,7 +26,7 @@ async def create(front: Front, request: Request) -> Response:
     front.check_model(body.model)
     params = _with_chat_options(params, body, values)
     is_given = values.get("max_tokens") is not None or body.max_completion_tokens is not None
-    job = await _understood(front, body, params, max_tokens_given=is_given)
+    job = await understood(front, body, params, id_prefix="chatcmpl-", max_tokens_given=is_given)
     return submitted(
         front,
         request,
@@ -44,38 +35,6 @@ async def create(front: Front, request: Request) -> Response:
         whole=partial(chat_document, job),
         events=partial(chat_events, job),
     )
-
-
-async def _understood(
-    front: Front, body: ChatBody, params: SamplingParams, *, max_tokens_given: bool
-) -> ChatJob:
-    formats, tokenizer = front.formats, front.llm.tokenizer
-    offered = offer(
-        body.tools, body.tool_choice, parallel=body.parallel_tool_calls, formats=formats
-    )
-    prompt = await conversation(body, offered.for_template(), tokenizer)
-    params = held_to(offered, params, formats=formats, prompt=prompt.text or "")
-    return ChatJob(
-        id=f"chatcmpl-{uuid.uuid4().hex}",
-        created=int(time.time()),
-        model=front.model_name,
-        prompts=[prompt],
-        params=fitted(params, [prompt], front.llm, field="messages", is_given=max_tokens_given),
-        tokenizer=tokenizer,
-        include_usage=body.include_usage,
-        shown_token_ids=_tag_ids(tokenizer, offered.format, formats.reasoning),
-        offer=offered,
-        reasoning=formats.reasoning,
-    )
-
-
-def _tag_ids(
-    tokenizer: Tokenizer, tools: ToolFormat | None, reasoning: ReasoningFormat | None
-) -> frozenset[int]:
-    """The special tokens that the answer's parser looks for."""
-    tags = {tag for format in (tools, reasoning) if format is not None for tag in format.tags}
-    special_tokens = tokenizer.special_tokens
-    return frozenset(special_tokens[tag] for tag in tags & special_tokens.keys())
 
 
 def _with_chat_options(

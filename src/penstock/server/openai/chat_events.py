@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from penstock.server.generations import Generations
 from penstock.server.openai.chat_job import ChatJob
-from penstock.server.openai.job import Usage
+from penstock.server.openai.job import Usage, token_ids_part
 from penstock.server.openai.logprobs import chat_logprobs
 from penstock.server.sse import DONE, EventTemplate, json_part, json_text
 from penstock.text.parsing.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
@@ -14,22 +14,23 @@ from penstock.vocabulary.results import Delta
 
 async def chat_events(job: ChatJob, generations: Generations) -> AsyncGenerator[bytes]:
     """The answer as it comes: for each choice its role, its pieces, and why it ended."""
-    template = EventTemplate(
-        {
-            "id": job.id,
-            "object": "chat.completion.chunk",
-            "created": job.created,
-            "model": job.model,
-        },
-        include_usage=job.include_usage,
-    )
+    head: dict[str, object] = {
+        "id": job.id,
+        "object": "chat.completion.chunk",
+        "created": job.created,
+        "model": job.model,
+    }
+    template = EventTemplate(head, include_usage=job.include_usage)
+    if job.returns_token_ids:
+        head["prompt_token_ids"] = job.prompts[0].token_ids
+    opening = EventTemplate(head, include_usage=job.include_usage)
     usage = Usage.of_prompts(job.prompts)
     choices: dict[int, _Choice] = {}
     async with aclosing(generations.arrivals()) as arrivals:
         async for _, delta in arrivals:
             usage.add(delta)
             if delta.index not in choices:
-                choices[delta.index] = _Choice(job, template, delta.index)
+                choices[delta.index] = _Choice(job, opening, template, delta.index)
             for event in choices[delta.index].events(delta):
                 yield event
     if job.include_usage:
@@ -44,8 +45,11 @@ class _Choice:
     So where the answer may be something else, the event waits for the first piece.
     """
 
-    def __init__(self, job: ChatJob, template: EventTemplate, index: int) -> None:
+    def __init__(
+        self, job: ChatJob, opening: EventTemplate, template: EventTemplate, index: int
+    ) -> None:
         self._job = job
+        self._opening_template = opening
         self._template = template
         self._head = b'{"index":%d,"delta":' % index
         self._parser = job.parser()
@@ -55,17 +59,17 @@ class _Choice:
         pieces = self._parser.add(delta.text)
         if delta.finish_reason is not None:
             pieces += self._parser.finish()
-        if delta.logprobs and not pieces:
+        token_ids = delta.token_ids if self._job.returns_token_ids else []
+        if (delta.logprobs or token_ids) and not pieces:
             pieces = [Content("")]
         if not self._is_open and (pieces or delta.finish_reason or not self._job.is_parsed):
             self._is_open = True
             yield self._opening(pieces)
         logprobs = self._logprobs(delta)
+        end = b',"finish_reason":null%b}' % token_ids_part(token_ids)
         for piece in pieces:
-            yield self._template.choice(
-                self._head, _delta(piece), b',"logprobs":', logprobs, b',"finish_reason":null}'
-            )
-            logprobs = b"null"
+            yield self._template.choice(self._head, _delta(piece), b',"logprobs":', logprobs, end)
+            logprobs, end = b"null", b',"finish_reason":null}'
         if delta.finish_reason is not None:
             reason = self._job.finish_reason(delta.finish_reason.value, self._parser.num_calls)
             yield self._template.choice(
@@ -79,7 +83,7 @@ class _Choice:
 
     def _opening(self, pieces: list[Piece]) -> bytes:
         has_content = not pieces or isinstance(pieces[0], Content)
-        return self._template.choice(
+        return self._opening_template.choice(
             self._head,
             b'{"role":"assistant","content":',
             b'""' if has_content else b"null",
@@ -90,7 +94,7 @@ class _Choice:
         if self._job.params.logprobs is None:
             return b"null"
         return json_part(
-            chat_logprobs(delta.logprobs, self._job.params.logprobs, self._job.tokenizer)
+            chat_logprobs(delta.logprobs, self._job.params.logprobs, self._job.token_texts)
         )
 
 

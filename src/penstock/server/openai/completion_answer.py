@@ -3,13 +3,14 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from functools import cached_property
+from statistics import fmean
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from penstock.server.generations import Arrival, Generations
-from penstock.server.openai.job import Job, Usage, collected
+from penstock.server.openai.job import Job, Usage, collected, token_ids_part
 from penstock.server.openai.logprobs import (
     CompletionLogprobs,
     PromptLogprob,
@@ -26,11 +27,16 @@ from penstock.vocabulary.results import CompletionOutput, Delta, RequestOutput
 
 
 class CompletionJob(Job, frozen=True, kw_only=True):
-    """A job whose answer may begin with the prompt, or consist of nothing else."""
+    """A job whose answer may begin with the prompt, or consist of nothing else.
 
+    Of the `params.n` completions drawn for each prompt, `n` are answered.
+    """
+
+    n: int
     echo: bool
     echo_only: bool
-    report_prompt_logprobs: bool
+    reports_logprobs: bool
+    reports_prompt_logprobs: bool
 
     def echoed_text(self, position: int) -> str:
         """The text before the completion; empty unless the prompt is echoed."""
@@ -58,6 +64,8 @@ class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str | None
     stop_reason: int | str | None
     prompt_logprobs: list[dict[int, PromptLogprob] | None] | UnsetType = UNSET
+    token_ids: list[int] | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +82,11 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 async def completion_document(job: CompletionJob, generations: Generations) -> bytes:
     """The whole answer as JSON."""
     outputs, usage = await collected(_arrivals(job, generations), job)
+    return completion_json(job, outputs, usage)
+
+
+def completion_json(job: CompletionJob, outputs: list[RequestOutput], usage: Usage) -> bytes:
+    """What came of each prompt as one answer."""
     return msgspec.json.encode(
         Completion(
             id=job.id,
@@ -82,7 +95,7 @@ async def completion_document(job: CompletionJob, generations: Generations) -> b
             choices=[
                 _choice(job, position, output, completion)
                 for position, output in enumerate(outputs)
-                for completion in output.outputs
+                for completion in likeliest(output.outputs, job.n)
             ],
             usage=usage,
         )
@@ -125,25 +138,44 @@ def _choice(
     job: CompletionJob, position: int, output: RequestOutput, completion: CompletionOutput
 ) -> CompletionChoice:
     logprobs = None
-    if completion.logprobs is not None:
+    if completion.logprobs is not None and job.reports_logprobs:
         num_top = job.params.logprobs or 0
         logprobs = completion_logprobs(
-            completion.logprobs, num_top, job.tokenizer, job.offsets(position)
+            completion.logprobs, num_top, job.token_texts, job.offsets(position)
         )
         if job.echo:
             entries = [entry for entry in output.prompt_logprobs or () if entry is not None]
-            echoed = echoed_logprobs(output.prompt_token_ids, entries, num_top, job.tokenizer)
+            echoed = echoed_logprobs(output.prompt_token_ids, entries, num_top, job.token_texts)
             logprobs = joined(echoed, logprobs)
     return CompletionChoice(
-        index=position * job.params.n + completion.index,
+        index=position * job.n + completion.index,
         text=job.echoed_text(position) + completion.text,
         logprobs=logprobs,
         finish_reason=completion.finish_reason,
         stop_reason=completion.stop_reason,
         prompt_logprobs=prompt_logprobs(output.prompt_logprobs, job.tokenizer)
-        if job.report_prompt_logprobs and output.prompt_logprobs is not None
+        if job.reports_prompt_logprobs and output.prompt_logprobs is not None
         else UNSET,
+        token_ids=completion.token_ids if job.returns_token_ids else UNSET,
+        prompt_token_ids=output.prompt_token_ids if job.returns_token_ids else UNSET,
     )
+
+
+def likeliest(completions: list[CompletionOutput], count: int) -> list[CompletionOutput]:
+    """The `count` completions whose tokens were likeliest on average, best first, renumbered.
+
+    If that is all of them, they stay as they are.
+    """
+    if count == len(completions):
+        return completions
+    ranked = sorted(completions, key=_mean_logprob, reverse=True)[:count]
+    return [
+        msgspec.structs.replace(completion, index=index) for index, completion in enumerate(ranked)
+    ]
+
+
+def _mean_logprob(completion: CompletionOutput) -> float:
+    return fmean(entry.logprob for entry in completion.logprobs or ())
 
 
 class _PromptStream:
@@ -164,6 +196,7 @@ class _PromptStream:
         self._prompt_logprobs: list[TokenLogprobs] = []
         self._held: list[Delta] = []
         self._unopened = set(range(job.params.n)) if job.echo else set()
+        self._untold = set(range(job.params.n)) if job.returns_token_ids else set()
 
     def of(self, delta: Delta) -> Iterator[bytes]:
         if self._unopened and self._with_logprobs:
@@ -188,28 +221,38 @@ class _PromptStream:
             self._prompt.token_ids,
             self._prompt_logprobs,
             self._job.params.logprobs or 0,
-            self._job.tokenizer,
+            self._job.token_texts,
         )
 
     def _events(self, delta: Delta) -> Iterator[bytes]:
         opens = delta.index in self._unopened
         self._unopened.discard(delta.index)
-        if not (opens or delta.text or delta.logprobs or delta.finish_reason):
+        token_ids = self._token_ids(delta)
+        if not (opens or delta.text or delta.logprobs or delta.finish_reason or token_ids):
             return
         echoed = self._job.echoed_text(self._position) if opens else ""
         yield self._template.choice(
-            b'{"index":%d,"text":' % (self._position * self._job.params.n + delta.index),
+            b'{"index":%d,"text":' % (self._position * self._job.n + delta.index),
             json_text(echoed + delta.text),
             b',"logprobs":',
             self._logprobs(delta, opens=opens) if self._with_logprobs else b"null",
+            token_ids,
             _PLAIN_END if delta.finish_reason is None else _end(delta),
         )
+
+    def _token_ids(self, delta: Delta) -> bytes:
+        if not self._job.returns_token_ids:
+            return b""
+        is_first = delta.index in self._untold
+        self._untold.discard(delta.index)
+        prompt = self._prompt.token_ids if is_first else []
+        return token_ids_part(prompt, "prompt_token_ids") + token_ids_part(delta.token_ids)
 
     def _logprobs(self, delta: Delta, *, opens: bool) -> bytes:
         logprobs = completion_logprobs(
             delta.logprobs,
             self._job.params.logprobs or 0,
-            self._job.tokenizer,
+            self._job.token_texts,
             self._offsets[delta.index],
         )
         return json_part(joined(self._echoed_logprobs, logprobs) if opens else logprobs)

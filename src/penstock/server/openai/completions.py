@@ -10,7 +10,6 @@ from fastapi import Request, Response
 
 from penstock.server.decoding import parse_object
 from penstock.server.endpoint import Endpoint
-from penstock.server.errors import HttpError
 from penstock.server.front import Front
 from penstock.server.openai.bodies import CompletionBody, decode_body
 from penstock.server.openai.completion_answer import (
@@ -20,8 +19,9 @@ from penstock.server.openai.completion_answer import (
     completion_events,
 )
 from penstock.server.openai.job import submitted
-from penstock.server.openai.prompts import completion_prompts
+from penstock.server.openai.prompts import prompts_of, truncated
 from penstock.server.prompts import fitted
+from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.sampling_params import SamplingParams
 
 
@@ -33,24 +33,8 @@ async def create(front: Front, request: Request) -> Response:
         values["max_tokens"] = 1
     body, params = decode_body(values, CompletionBody, front.llm.sampling_defaults)
     front.check_model(body.model)
-    _check_best_of(body, params)
-    prompts = await completion_prompts(
-        body, front.llm.tokenizer, max_prompts=front.settings.max_prompts
-    )
     is_given = values.get("max_tokens") is not None
-    params = fitted(params, prompts, front.llm, field="prompt", is_given=is_given)
-    job = CompletionJob(
-        id=f"cmpl-{uuid.uuid4().hex}",
-        created=int(time.time()),
-        model=front.model_name,
-        prompts=prompts,
-        params=_with_prompt_logprobs(params) if body.echo else params,
-        tokenizer=front.llm.tokenizer,
-        include_usage=body.include_usage,
-        echo=body.echo,
-        echo_only=echo_only,
-        report_prompt_logprobs=params.prompt_logprobs is not None,
-    )
+    job = await _understood(front, body, params, max_tokens_given=is_given, echo_only=echo_only)
     return submitted(
         front,
         request,
@@ -67,22 +51,63 @@ def _asks_for_no_token(values: dict[str, Any]) -> bool:
     return values.get("echo") is True and type(max_tokens) is int and max_tokens == 0
 
 
-def _check_best_of(body: CompletionBody, params: SamplingParams) -> None:
-    if body.best_of not in (None, params.n):
-        raise HttpError(
-            400,
-            f"best_of is not supported yet by this server, unless it equals n ({params.n}).",
-            param="best_of",
-            code="unsupported_parameter",
+async def _understood(
+    front: Front,
+    body: CompletionBody,
+    params: SamplingParams,
+    *,
+    max_tokens_given: bool,
+    echo_only: bool,
+) -> CompletionJob:
+    given = await prompts_of(
+        body.prompt,
+        front.llm.tokenizer,
+        field="prompt",
+        max_prompts=front.settings.max_prompts,
+        add_special_tokens=body.add_special_tokens,
+    )
+    prompts = truncated(given, body.truncate_prompt_tokens, front.llm, max_tokens=params.max_tokens)
+    params = fitted(params, prompts, front.llm, field="prompt", is_given=max_tokens_given)
+    drawn = _best_of(body, params)
+    return CompletionJob(
+        id=f"cmpl-{uuid.uuid4().hex}",
+        created=int(time.time()),
+        model=front.model_name,
+        prompts=prompts,
+        params=_with_prompt_logprobs(drawn, params.logprobs) if body.echo else drawn,
+        tokenizer=front.llm.tokenizer,
+        include_usage=body.include_usage,
+        returns_token_ids=body.return_token_ids,
+        tokens_as_ids=body.return_tokens_as_token_ids,
+        n=params.n,
+        echo=body.echo,
+        echo_only=echo_only,
+        reports_logprobs=params.logprobs is not None,
+        reports_prompt_logprobs=params.prompt_logprobs is not None,
+    )
+
+
+def _best_of(body: CompletionBody, params: SamplingParams) -> SamplingParams:
+    """`params` under which `best_of` completions are drawn, and can be compared."""
+    if body.best_of is None or body.best_of == params.n:
+        return params
+    if body.best_of < params.n:
+        raise InvalidRequest(
+            f"best_of ({body.best_of}) is less than n ({params.n}).", param="best_of"
         )
+    if body.stream:
+        raise InvalidRequest(
+            "best_of cannot be streamed: the best is known at the end.", param="best_of"
+        )
+    return msgspec.structs.replace(params, n=body.best_of, logprobs=params.logprobs or 0)
 
 
-def _with_prompt_logprobs(params: SamplingParams) -> SamplingParams:
+def _with_prompt_logprobs(params: SamplingParams, num_top: int | None) -> SamplingParams:
     """An echoed prompt shows its log probabilities as the completion does."""
-    if params.logprobs is None:
+    if num_top is None:
         return params
     return msgspec.structs.replace(
-        params, prompt_logprobs=max(params.logprobs, params.prompt_logprobs or 0)
+        params, prompt_logprobs=max(num_top, params.prompt_logprobs or 0)
     )
 
 

@@ -13,7 +13,9 @@ from penstock.server.auth import salt_of
 from penstock.server.front import Front
 from penstock.server.generations import Arrival, Generations
 from penstock.server.openai.bodies import GenerationBody
+from penstock.server.openai.logprobs import TokenTexts
 from penstock.server.prompts import Prompt
+from penstock.server.sse import json_part
 from penstock.server.visit import visit_of
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.messages import Request as EngineRequest
@@ -24,7 +26,8 @@ from penstock.vocabulary.sampling_params import SamplingParams
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One request for text, understood. `id`, `created` and `model` head every answer.
 
-    `shown_token_ids` are special tokens that the answer's reader needs to see.
+    `shown_token_ids` are special tokens that the answer's reader needs to see. The answer has
+    token ids if it `returns_token_ids`, and names tokens by them if `tokens_as_ids`.
     """
 
     id: str
@@ -35,6 +38,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     tokenizer: Tokenizer
     include_usage: bool
     shown_token_ids: frozenset[int] = frozenset()
+    returns_token_ids: bool = False
+    tokens_as_ids: bool = False
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        """How this answer writes single tokens."""
+        return TokenTexts(self.tokenizer, self.tokens_as_ids)
 
 
 class PromptTokensDetails(msgspec.Struct):
@@ -85,6 +95,11 @@ def submitted(
     if body.stream:
         return EventStream(front, generations, events)
     return WholeAnswer(front, generations, whole)
+
+
+def token_ids_part(token_ids: list[int], name: str = "token_ids") -> bytes:
+    """A stretch of token ids as a further part of an event, if there are any."""
+    return b',"%b":%b' % (name.encode(), json_part(token_ids)) if token_ids else b""
 
 
 async def collected(

@@ -56,6 +56,17 @@ class PromptLogprob(msgspec.Struct, frozen=True):
     decoded_token: str
 
 
+class TokenTexts(msgspec.Struct, frozen=True):
+    """How tokens are written in answers: as text, or `as_ids`, in which no two look alike."""
+
+    tokenizer: Tokenizer
+    as_ids: bool = False
+
+    def of(self, token_id: int) -> str:
+        """One token."""
+        return f"token_id:{token_id}" if self.as_ids else shown(token_id, self.tokenizer)
+
+
 class TextOffsets:
     """Where in a text each of its tokens begins, counted in characters.
 
@@ -94,14 +105,14 @@ def shown(token_id: int, tokenizer: Tokenizer) -> str:
 
 
 def completion_logprobs(
-    entries: Sequence[TokenLogprobs], num_top: int, tokenizer: Tokenizer, offsets: TextOffsets
+    entries: Sequence[TokenLogprobs], num_top: int, texts: TokenTexts, offsets: TextOffsets
 ) -> CompletionLogprobs:
     """A completion's tokens, or a part of them, each among the `num_top` likeliest."""
     return CompletionLogprobs(
-        tokens=[shown(entry.token_id, tokenizer) for entry in entries],
+        tokens=[texts.of(entry.token_id) for entry in entries],
         token_logprobs=[_finite(entry.logprob) for entry in entries],
         top_logprobs=[
-            {shown(id_, tokenizer): _finite(value) for id_, value in _with_chosen(entry, num_top)}
+            {texts.of(id_): _finite(value) for id_, value in _with_chosen(entry, num_top)}
             for entry in entries
         ],
         text_offset=[offsets.of(entry.token_id) for entry in entries],
@@ -109,17 +120,17 @@ def completion_logprobs(
 
 
 def echoed_logprobs(
-    token_ids: Sequence[int], entries: Sequence[TokenLogprobs], num_top: int, tokenizer: Tokenizer
+    token_ids: Sequence[int], entries: Sequence[TokenLogprobs], num_top: int, texts: TokenTexts
 ) -> CompletionLogprobs:
     """The tokens of an echoed prompt; `entries` belong to all but the first."""
-    offsets = TextOffsets(tokenizer)
+    offsets = TextOffsets(texts.tokenizer)
     first = CompletionLogprobs(
-        tokens=[shown(token_ids[0], tokenizer)],
+        tokens=[texts.of(token_ids[0])],
         token_logprobs=[None],
         top_logprobs=[None],
         text_offset=[offsets.of(token_ids[0])],
     )
-    return joined(first, completion_logprobs(entries, num_top, tokenizer, offsets))
+    return joined(first, completion_logprobs(entries, num_top, texts, offsets))
 
 
 def joined(first: CompletionLogprobs, second: CompletionLogprobs) -> CompletionLogprobs:
@@ -133,20 +144,20 @@ def joined(first: CompletionLogprobs, second: CompletionLogprobs) -> CompletionL
 
 
 def chat_logprobs(
-    entries: Sequence[TokenLogprobs], num_top: int, tokenizer: Tokenizer
+    entries: Sequence[TokenLogprobs], num_top: int, texts: TokenTexts
 ) -> ChatLogprobs:
     """The tokens of an answer, or of a part of it, each with the `num_top` likeliest."""
     return ChatLogprobs(
         [
             TokenLogprob(
-                token=shown(entry.token_id, tokenizer),
+                token=texts.of(entry.token_id),
                 logprob=_finite(entry.logprob),
-                bytes=list(tokenizer.token_bytes(entry.token_id)),
+                bytes=list(texts.tokenizer.token_bytes(entry.token_id)),
                 top_logprobs=[
                     TopLogprob(
-                        token=shown(id_, tokenizer),
+                        token=texts.of(id_),
                         logprob=_finite(logprob),
-                        bytes=list(tokenizer.token_bytes(id_)),
+                        bytes=list(texts.tokenizer.token_bytes(id_)),
                     )
                     for id_, logprob in entry.top[:num_top]
                 ],

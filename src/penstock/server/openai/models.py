@@ -5,18 +5,29 @@ from typing import Literal
 import msgspec
 from fastapi import Request, Response
 
+from penstock.server.answers import json_answer
 from penstock.server.endpoint import Endpoint
 from penstock.server.front import Front
 
+EMBEDDINGS = (
+    "The mean of the last hidden states, of length 1. This model generates text; it was not "
+    "trained to embed."
+)
+
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """A model served here. `max_model_len` is its context, prompt and completion together."""
+    """A model served here. `max_model_len` is its context, prompt and completion together.
+
+    `embeddings` says what /v1/embeddings makes its vectors of, `embedding_size` how long they are.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "penstock"
     max_model_len: int
+    embeddings: str = EMBEDDINGS
+    embedding_size: int
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,23 +39,22 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
 async def list_all(front: Front, request: Request) -> Response:
     """Lists the served models."""
-    return _json(ModelList(data=[_card(front)]))
+    return json_answer(ModelList(data=[_card(front)]))
 
 
 async def show(front: Front, request: Request) -> Response:
     """Describes one served model."""
     front.check_model(request.path_params["model"])
-    return _json(_card(front))
+    return json_answer(_card(front))
 
 
 def _card(front: Front) -> ModelCard:
     return ModelCard(
-        id=front.model_name, created=front.started_at, max_model_len=front.llm.max_model_len
+        id=front.model_name,
+        created=front.started_at,
+        max_model_len=front.llm.max_model_len,
+        embedding_size=front.llm.embedding_size,
     )
-
-
-def _json(document: msgspec.Struct) -> Response:
-    return Response(msgspec.json.encode(document), media_type="application/json")
 
 
 LIST_MODELS = Endpoint("GET", "/v1/models", list_all, answer=ModelList)

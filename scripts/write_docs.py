@@ -124,7 +124,13 @@ def http_page() -> str:
         "With an admin key; or, on a server without any key, from the same machine.",
         *_routes(ADMIN),
     ]
-    lines += [
+    lines += _foreign_fields()
+    return "\n".join(lines) + "\n"
+
+
+def _foreign_fields() -> list[str]:
+    """What OpenAI's clients may send that means nothing here, or cannot be had."""
+    lines = [
         "",
         "## OpenAI's fields accepted without effect",
         "",
@@ -143,7 +149,7 @@ def http_page() -> str:
         passing = ", ".join(f"`{json.dumps(value)}`" for value in (*harmless, None))
         lines.append(f"| `{name}` | {passing} |")
     lines += ["", "Any other field is unknown: the error names it, and the nearest known one."]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _routes(endpoints: Iterable[Endpoint]) -> Iterator[str]:

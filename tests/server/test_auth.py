@@ -69,6 +69,8 @@ async def test_health_is_open(client, method, path):
 @pytest.mark.parametrize("key", KEYS)
 async def test_any_of_the_keys_opens(client, key):
     assert (await client.get("/v1/models", headers=bearer(key))).status_code == 200
+    named = {"x-api-key": key.encode()}
+    assert (await client.get("/v1/models", headers=named)).status_code == 200
     assert (await client.get("/metrics", headers=bearer(key))).status_code == 200
     assert (await client.get("/nothing", headers=bearer(key))).status_code == 404
 

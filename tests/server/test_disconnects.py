@@ -37,6 +37,7 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
     [
         ("/v1/completions", {"prompt": "a"}),
         ("/v1/chat/completions", CHAT),
+        ("/v1/messages", {**CHAT, "model": "scripted", "max_tokens": 9}),
     ],
 )
 def test_a_client_that_leaves_is_noticed_waiting_or_running_streaming_or_not(

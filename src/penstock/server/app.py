@@ -11,8 +11,8 @@ from penstock.server.auth import Auth, check_admin, is_loopback
 from penstock.server.body_limit import BodyLimit
 from penstock.server.endpoint import Endpoint
 from penstock.server.engine_front import EngineFront
-from penstock.server.errors import routing_error
-from penstock.server.exchange import Exchange
+from penstock.server.errors import http_error_from, routing_error
+from penstock.server.exchange import Exchange, request_id_of
 from penstock.server.front import Front, front_of
 from penstock.server.openapi import DescribedApp, operation
 from penstock.server.routes import routes_of
@@ -92,6 +92,7 @@ def _add(app: DescribedApp, endpoints: tuple[Endpoint, ...], front: Front) -> No
 
 async def _answer_routing_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return routing_error(request.method, request.url.path, error).response(
+    failure = routing_error(request.method, request.url.path, error)
+    return http_error_from(failure, request_id_of(request.scope)).response(
         wording_of(request.scope)
     )

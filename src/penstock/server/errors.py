@@ -38,17 +38,24 @@ class ErrorBody(msgspec.Struct, frozen=True):
 class Wording:
     """How a dialect words failures: the body of an answer, and its schema for OpenAPI.
 
-    `event` is what a stream that has begun ends with; `status` may differ from our own.
+    `event` is what a stream that has begun ends with; `status` may differ from our own. Answers
+    carry the request's id as `x-request-id`, and once more as `id_header` if there is one.
     """
 
     body: "Callable[[HttpError], bytes]"
     schema: type[msgspec.Struct]
     event: "Callable[[HttpError], bytes] | None" = None
     status: "Callable[[HttpError], int] | None" = None
+    id_header: str | None = None
 
 
 class HttpError(Exception):
-    """An answer that is not a success: raised anywhere, sent by the outermost layer."""
+    """An answer that is not a success: raised anywhere, sent by the outermost layer.
+
+    `request_id` is set there.
+    """
+
+    request_id = ""
 
     def __init__(
         self,
@@ -83,6 +90,12 @@ OPENAI_WORDING = Wording(
 
 def http_error_from(error: Exception, request_id: str) -> HttpError:
     """The answer that `error` deserves. What nobody foresaw says only where to look it up."""
+    deserved = _deserved(error, request_id)
+    deserved.request_id = request_id
+    return deserved
+
+
+def _deserved(error: Exception, request_id: str) -> HttpError:
     match error:
         case HttpError():
             return error

@@ -46,9 +46,12 @@ class Exchange:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = visit.headers()
+                if name := wording_of(scope).id_header:
+                    headers[name] = visit.request_id
                 message["headers"] = [
                     *message.get("headers", ()),
-                    *((name.encode(), text.encode()) for name, text in visit.headers().items()),
+                    *((name.encode(), text.encode()) for name, text in headers.items()),
                 ]
             await send(message)
 

@@ -6,6 +6,7 @@ Adding an endpoint means a module of its own and its line here, or in its dialec
 from collections.abc import Collection
 
 from penstock.server import health, metrics_page
+from penstock.server.anthropic import messages
 from penstock.server.endpoint import Dialect, Endpoint
 from penstock.server.mii import generate
 from penstock.server.openai import (
@@ -37,13 +38,19 @@ OPENAI = Dialect(
     ),
 )
 
+ANTHROPIC = Dialect(
+    "anthropic",
+    "Anthropic's Messages API",
+    (messages.CREATE_MESSAGE, messages.COUNT_TOKENS),
+)
+
 MII = Dialect(
     "mii",
     "DeepSpeed-MII's REST gateway and its text-generation server: docs/mii.md",
     (generate.ASK_DEPLOYMENT, generate.GENERATE, health.HEALTHZ),
 )
 
-DIALECTS = (OPENAI, MII)
+DIALECTS = (OPENAI, ANTHROPIC, MII)
 
 
 def routes_of(dialects: Collection[str]) -> tuple[Endpoint, ...]:

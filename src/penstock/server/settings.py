@@ -31,7 +31,7 @@ class ServerSettings:
         default=8000, metadata={"help": "Port to listen on; 0 takes a free one and reports it."}
     )
     dialects: tuple[str, ...] = field(
-        default=("openai",),
+        default=("openai", "anthropic"),
         metadata={
             "flag": "--dialect",
             "help": "Whose clients to answer; may be given several times: docs/http.md.",

@@ -1,0 +1,1 @@
+"""Anthropic's API: its Messages, answered by the same pipeline as OpenAI's chats."""

@@ -18,6 +18,7 @@ from penstock.server.admin import ADMIN
 from penstock.server.endpoint import Endpoint
 from penstock.server.openai.bodies import GenerationBody
 from penstock.server.openai.fields import IGNORED, REFUSED
+from penstock.server.openai.response_body import REFUSED_IN_RESPONSES
 from penstock.server.routes import ALWAYS, DIALECTS
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.sampling_params import SamplingParams
@@ -148,6 +149,16 @@ def _foreign_fields() -> list[str]:
     for name, harmless in REFUSED.items():
         passing = ", ".join(f"`{json.dumps(value)}`" for value in (*harmless, None))
         lines.append(f"| `{name}` | {passing} |")
+    lines += [
+        "",
+        "Of `/v1/responses`, because nothing is stored here, or nothing runs here:",
+        "",
+        "| field | values that pass | why others are refused |",
+        "|---|---|---|",
+    ]
+    for name, (passing_values, why) in REFUSED_IN_RESPONSES.items():
+        passing = ", ".join(f"`{json.dumps(value)}`" for value in (*passing_values, None))
+        lines.append(f"| `{name}` | {passing} | {why} |")
     lines += ["", "Any other field is unknown: the error names it, and the nearest known one."]
     return lines
 

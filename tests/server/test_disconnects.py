@@ -37,6 +37,7 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
     [
         ("/v1/completions", {"prompt": "a"}),
         ("/v1/chat/completions", CHAT),
+        ("/v1/responses", {"input": "Hi"}),
         ("/v1/messages", {**CHAT, "model": "scripted", "max_tokens": 9}),
     ],
 )

@@ -14,6 +14,7 @@ from penstock.server.openai import (
     completions,
     embeddings,
     models,
+    responses,
     tokenization,
     version,
     watermark,
@@ -28,6 +29,7 @@ OPENAI = Dialect(
     (
         completions.CREATE_COMPLETION,
         chat_completions.CREATE_CHAT_COMPLETION,
+        responses.CREATE_RESPONSE,
         embeddings.CREATE_EMBEDDING,
         models.LIST_MODELS,
         models.SHOW_MODEL,

@@ -99,6 +99,19 @@ def dot(first, second):
     return sum(x * y for x, y in zip(first, second, strict=True))
 
 
+def test_the_beams_that_score_best_are_answered(client):
+    options = {"model": MODEL, "prompt": "def fibonacci(n):", "max_tokens": 6}
+    beams = {"use_beam_search": True, "length_penalty": 0}
+    found = client.completions.create(**options, n=3, logprobs=0, extra_body=beams)
+    scores = [sum(choice.logprobs.token_logprobs) for choice in found.choices]
+    assert scores == sorted(scores, reverse=True)
+    plain = {"repetition_penalty": 1.0}  # searches heed no default of the model
+    greedy = client.completions.create(**options, temperature=0, logprobs=0, extra_body=plain)
+    assert scores[0] >= sum(greedy.choices[0].logprobs.token_logprobs) - 1e-4
+    (one,) = client.completions.create(**options, n=1, extra_body=beams).choices
+    assert one.text == greedy.choices[0].text
+
+
 def test_prompts_are_tokenized_as_they_are_read(client, served):
     answer = client.completions.create(model=MODEL, prompt="def f():", max_tokens=1)
     told = served.client.post("/tokenize", json={"prompt": "def f():"}).json()

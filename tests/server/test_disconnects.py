@@ -120,10 +120,11 @@ def test_survivors_of_many_departures_get_their_full_answers():
 @pytest.mark.parametrize(
     "path, body, num_prompts",
     [
+        ("/v1/completions", {"prompt": ["a", "b"], "n": 2, "use_beam_search": True}, 2),
         ("/v1/embeddings", {"input": ["a", "b", "c"]}, 3),
     ],
 )
-def test_so_are_texts_to_be_embedded(path, body, num_prompts):
+def test_so_are_searches_and_texts_to_be_embedded(path, body, num_prompts):
     llm = ScriptedLLM(Script("Hello", hangs_after=0))
     with listening(llm) as url:
         with connected(url, body, path):

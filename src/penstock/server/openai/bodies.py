@@ -64,6 +64,25 @@ class GenerationBody(StructuredFields, frozen=True, kw_only=True, forbid_unknown
     priority: Priority = 0
     cache_salt: CacheSalt = None
     truncate_prompt_tokens: Truncation = None
+    use_beam_search: Annotated[
+        bool,
+        Meta(description="Answer the n best of n (or best_of) beams; not streamed."),
+    ] = False
+    length_penalty: Annotated[
+        float,
+        Meta(
+            ge=-10,
+            le=10,
+            description="Beams are compared by their log probability over length ** this.",
+        ),
+    ] = 1.0
+    early_stopping: Annotated[
+        bool | Literal["never"],
+        Meta(
+            description="Whether a beam search ends once enough beams have; never: it ends when "
+            "nothing better can come."
+        ),
+    ] = False
     return_token_ids: Annotated[
         bool, Meta(description="Report the token ids of prompt and answer, too.")
     ] = False

@@ -9,8 +9,9 @@ from fastapi import Request, Response
 from penstock.server.decoding import parse_object
 from penstock.server.endpoint import Endpoint
 from penstock.server.front import Front
+from penstock.server.openai.beam_answer import check_beam_options, searched
 from penstock.server.openai.bodies import ChatBody, decode_body
-from penstock.server.openai.chat_answer import ChatCompletion, chat_document
+from penstock.server.openai.chat_answer import ChatCompletion, chat_document, chat_json
 from penstock.server.openai.chat_events import chat_events
 from penstock.server.openai.chat_job import understood
 from penstock.server.openai.job import submitted
@@ -27,6 +28,10 @@ async def create(front: Front, request: Request) -> Response:
     params = _with_chat_options(params, body, values)
     is_given = values.get("max_tokens") is not None or body.max_completion_tokens is not None
     job = await understood(front, body, params, id_prefix="chatcmpl-", max_tokens_given=is_given)
+    check_beam_options(body, job.params, values)
+    if body.use_beam_search:
+        n = job.params.n
+        return searched(front, request, body, job, width=n, n=n, render=partial(chat_json, job))
     return submitted(
         front,
         request,

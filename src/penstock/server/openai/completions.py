@@ -11,12 +11,14 @@ from fastapi import Request, Response
 from penstock.server.decoding import parse_object
 from penstock.server.endpoint import Endpoint
 from penstock.server.front import Front
+from penstock.server.openai.beam_answer import check_beam_options, searched
 from penstock.server.openai.bodies import CompletionBody, decode_body
 from penstock.server.openai.completion_answer import (
     Completion,
     CompletionJob,
     completion_document,
     completion_events,
+    completion_json,
 )
 from penstock.server.openai.job import submitted
 from penstock.server.openai.prompts import prompts_of, truncated
@@ -35,6 +37,11 @@ async def create(front: Front, request: Request) -> Response:
     front.check_model(body.model)
     is_given = values.get("max_tokens") is not None
     job = await _understood(front, body, params, max_tokens_given=is_given, echo_only=echo_only)
+    check_beam_options(body, job.params, values)
+    if body.use_beam_search:
+        _check_no_echo(body)
+        width, render = body.best_of or job.n, partial(completion_json, job)
+        return searched(front, request, body, job, width=width, n=job.n, render=render)
     return submitted(
         front,
         request,
@@ -87,6 +94,11 @@ async def _understood(
     )
 
 
+def _check_no_echo(body: CompletionBody) -> None:
+    if body.echo:
+        raise InvalidRequest("echo cannot be combined with use_beam_search.", param="echo")
+
+
 def _best_of(body: CompletionBody, params: SamplingParams) -> SamplingParams:
     """`params` under which `best_of` completions are drawn, and can be compared."""
     if body.best_of is None or body.best_of == params.n:
@@ -99,6 +111,8 @@ def _best_of(body: CompletionBody, params: SamplingParams) -> SamplingParams:
         raise InvalidRequest(
             "best_of cannot be streamed: the best is known at the end.", param="best_of"
         )
+    if body.use_beam_search:
+        return params  # that many beams; they are compared otherwise
     return msgspec.structs.replace(params, n=body.best_of, logprobs=params.logprobs or 0)
 
 

@@ -34,7 +34,7 @@ def closed_routes():
     return [path for path in paths if path not in OPEN]
 
 
-OPEN = [("GET", path) for path in ("/health", "/health/live", "/health/ready", "/healthz")]
+OPEN = [("GET", path) for path in ("/health", "/health/live", "/health/ready", "/healthz", "/ping")]
 WITHOUT_A_KEY = [
     {},
     bearer("wrong"),

@@ -20,7 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class WholeAnswer(Response):
-    """Sends one JSON document when all generations have ended."""
+    """Sends one JSON document when all generations have ended.
+
+    A document with headers of its own comes as a response.
+    """
 
     media_type = "application/json"
 
@@ -28,7 +31,7 @@ class WholeAnswer(Response):
         self,
         front: Front,
         generations: Generations,
-        document: Callable[[Generations], Coroutine[Any, Any, bytes]],
+        document: Callable[[Generations], Coroutine[Any, Any, bytes | Response]],
     ) -> None:
         super().__init__()
         self._front = front
@@ -37,8 +40,10 @@ class WholeAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._generations as generations:
-            body = await attended(self._document(generations), receive, self._front)
-        await Response(body, media_type=self.media_type)(scope, receive, send)
+            answer = await attended(self._document(generations), receive, self._front)
+        if not isinstance(answer, Response):
+            answer = Response(answer, media_type=self.media_type)
+        await answer(scope, receive, send)
 
 
 class EventStream(Response):

@@ -18,6 +18,10 @@ from penstock.vocabulary.errors import Unavailable
 if TYPE_CHECKING:
     from penstock.server.tracing import Tracing
 
+# By these TGI's users ask for whatever is served; the second is what huggingface_hub's client sends
+# when it knows nothing but the server's address.
+TGI_MODEL_NAMES = ("tgi", "dummy")
+
 
 @dataclass(eq=False)
 class Front:
@@ -61,7 +65,8 @@ class Front:
 
     def check_model(self, name: str | None) -> None:
         """Refuse a request that asks for a model that is not served here."""
-        if name is not None and name != self.model_name:
+        is_any = name in TGI_MODEL_NAMES and "tgi" in self.settings.dialects
+        if name is not None and name != self.model_name and not is_any:
             raise HttpError(
                 404,
                 f"The model `{name}` does not exist. This server has `{self.model_name}`.",

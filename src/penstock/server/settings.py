@@ -14,6 +14,13 @@ from penstock.text.parsing.choice import (
     check_parser_names,
 )
 from penstock.vocabulary.errors import SettingsError
+from penstock.vocabulary.sampling_params import MAX_LOGPROBS, MAX_SAMPLES, MAX_STOP_STRINGS
+
+_ENGINES_OWN = {
+    "max_best_of": MAX_SAMPLES,
+    "max_stop_sequences": MAX_STOP_STRINGS,
+    "max_top_n_tokens": MAX_LOGPROBS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +38,11 @@ class ServerSettings:
         default=8000, metadata={"help": "Port to listen on; 0 takes a free one and reports it."}
     )
     dialects: tuple[str, ...] = field(
-        default=("openai",),
+        default=("openai", "tgi"),
         metadata={
             "flag": "--dialect",
-            "help": "Whose clients to answer; may be given several times: docs/http.md.",
+            "help": "Whose clients to answer; may be given several times: docs/http.md. Where two "
+            "have the same route, the first one given answers.",
         },
     )
     api_keys: tuple[str, ...] = field(
@@ -114,6 +122,16 @@ class ServerSettings:
     max_prompts: int = field(
         default=256, metadata={"help": "Most prompts accepted in one completions request."}
     )
+    max_best_of: int = field(default=2, metadata={"help": "Largest best_of in TGI's requests."})
+    max_stop_sequences: int = field(
+        default=4, metadata={"help": "Most stop strings in TGI's requests."}
+    )
+    max_top_n_tokens: int = field(
+        default=5, metadata={"help": "Largest top_n_tokens in TGI's requests."}
+    )
+    max_client_batch_size: int = field(
+        default=4, metadata={"help": "Most instances in a request to TGI's /vertex."}
+    )
     tool_parser: str = field(
         default=AUTO,
         metadata={
@@ -161,6 +179,9 @@ class ServerSettings:
             is_amount = name.startswith("max_") or name in ("read_timeout_s", "request_timeout_s")
             if is_amount and value is not None and value <= 0:
                 raise SettingsError(f"{name} must be above 0, not {value}.")
+        for name, most in _ENGINES_OWN.items():
+            if getattr(self, name) > most:
+                raise SettingsError(f"{name} is at most {most}, not {getattr(self, name)}.")
         if self.drain_timeout_s < 0:
             raise SettingsError(f"drain_timeout_s must not be negative, as {self.drain_timeout_s}.")
 

@@ -6,6 +6,7 @@ Adding an endpoint means a module of its own and its line here, or in its dialec
 from collections.abc import Collection
 
 from penstock.server import health, metrics_page
+from penstock.server.azureml import model_inference, presence, score
 from penstock.server.endpoint import Dialect, Endpoint
 from penstock.server.mii import generate as mii_generate
 from penstock.server.openai import chat_completions, completions, models, watermark
@@ -50,7 +51,19 @@ TGI = Dialect(
     ),
 )
 
-DIALECTS = (OPENAI, TGI, MII)
+AZUREML = Dialect(
+    "azureml",
+    "Azure Machine Learning's endpoints and its model inference API",
+    (
+        presence.SHOW_HEALTH,
+        score.SCORE,
+        presence.SHOW_INFO,
+        presence.SHOW_SWAGGER,
+        *model_inference.MODEL_INFERENCE,
+    ),
+)
+
+DIALECTS = (OPENAI, TGI, MII, AZUREML)
 
 
 def routes_of(dialects: Collection[str]) -> tuple[Endpoint, ...]:

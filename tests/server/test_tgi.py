@@ -203,11 +203,13 @@ async def test_every_parameter_reaches_the_engine():
         "top_p": 0.8,
         "typical_p": 0.9,
     }
-    parameters = {**given, "temperature": 0.7, "max_new_tokens": 9, "stop": ["a", "b"], "seed": 3}
+    others = {"temperature": 0.7, "max_new_tokens": 9, "stop": ["a", "b"], "seed": 3}
+    parameters = {**given, **others, "watermark": True}
     await asked(llm, "/generate", inputs="x", parameters=parameters)
     params = msgspec.to_builtins(llm.last.params)
     assert {name: params[name] for name in given} == given
     assert (params["max_tokens"], params["stop"], params["seed"]) == (9, ["a", "b"], 3)
+    assert params["watermark"] is True
 
 
 async def test_a_seed_of_64_bits_is_reported_as_it_was_given():

@@ -44,7 +44,7 @@ async def refusal(body, path="/generate", llm=None, **settings) -> tuple[int, st
             "Given: 2 `inputs` tokens and 999 `max_new_tokens`",
         ),
         ({"seed": 2**64}, "`seed` must be less than 2^64"),
-        ({"watermark": True}, "`watermark` is not supported yet"),
+        ({"top_k": 2**70}, "top_k: Expected `int` <= 2147483647"),
         ({"adapter_id": "mine"}, "`adapter_id` is not supported yet"),
         ({"temprature": 1}, "parameters: Object contains unknown field `temprature`"),
         ({"temperature": "hot"}, "parameters.temperature: Expected `float | null`, got `str`"),

@@ -74,7 +74,7 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         list[str] | None, _about("Generation ends behind one of these, which stays in the text.")
     ] = None
     truncate: Annotated[int | None, _about("Keep this many tokens of the prompt's end.")] = None
-    watermark: Annotated[bool | None, _about("Not supported yet; false passes.")] = None
+    watermark: Annotated[bool | None, _about("Mark the text: docs/watermark.md.")] = None
     details: Annotated[bool | None, _about("Report tokens, seed and finish reason.")] = None
     decoder_input_details: Annotated[
         bool | None, _about("And the prompt's tokens with their log probabilities.")
@@ -125,9 +125,8 @@ def checked(parameters: GenerateParameters, settings: ServerSettings, *, stream:
             "`decoder_input_details` == true is not supported when streaming tokens",
             param="decoder_input_details",
         )
-    for name in ("watermark", "adapter_id"):
-        if getattr(parameters, name):
-            raise InvalidRequest(f"`{name}` is not supported yet by this server", param=name)
+    if parameters.adapter_id:
+        raise InvalidRequest("`adapter_id` is not supported yet by this server", param="adapter_id")
 
 
 def _check_ranges(parameters: GenerateParameters) -> None:
@@ -196,6 +195,7 @@ def sampling_params(
         # the best of several is found by log probabilities
         logprobs=(parameters.top_n_tokens or 0) if reports_tokens or num_best > 1 else None,
         prompt_logprobs=0 if parameters.decoder_input_details else None,
+        watermark=bool(parameters.watermark),
         grammar=_grammar(parameters),
         **given,
     )

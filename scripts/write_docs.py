@@ -176,12 +176,19 @@ def _routes(endpoints: Iterable[Endpoint]) -> Iterator[str]:
 
 
 def _fields_table(body: type[msgspec.Struct]) -> list[str]:
-    schema = msgspec.json.schema(body)["$defs"][body.__name__]
-    rows = [
-        f"| `{name}` | {field.get('description', '')} |"
-        for name, field in schema["properties"].items()
-    ]
+    definitions = msgspec.json.schema(body)["$defs"]
+    rows = _field_rows(definitions[body.__name__], definitions)
     return ["| field | meaning |", "|---|---|", *rows]
+
+
+def _field_rows(
+    schema: dict[str, Any], definitions: dict[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    """A row for each field, and below an object's for each of its own."""
+    for name, field in schema.get("properties", {}).items():
+        yield f"| `{prefix}{name}` | {field.get('description', '')} |"
+        inner = definitions.get(field.get("$ref", "").rpartition("/")[2], {})
+        yield from _field_rows(inner, definitions, f"{prefix}{name}.")
 
 
 def _alternatives(field: dict[str, Any]) -> list[dict[str, Any]]:

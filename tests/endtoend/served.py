@@ -48,11 +48,20 @@ class Served:
 def penstock_serve(
     directory: Path, *flags: str, environment: Mapping[str, str] = os.environ
 ) -> Iterator[Served]:
-    """Start a server and wait until it says where; end it if the test has not."""
+    """A server of the embedded model."""
+    with running(directory, "serve", "--port", "0", *flags, environment=environment) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(
+    directory: Path, *command: str, environment: Mapping[str, str] = os.environ
+) -> Iterator[Served]:
+    """Run a command that serves and wait until it says where; end it if the test has not."""
     log = directory / "serve.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "penstock.cli", "serve", "--port", "0", *flags],
+            [sys.executable, "-m", "penstock.cli", *command],
             stdout=stderr,
             stderr=stderr,
             env={**environment, "COLUMNS": "200"},

@@ -68,6 +68,7 @@ BODIES = {
         "stream": True,
     },
     "/v1/embeddings": {"input": ["a", "b"], "encoding_format": "base64", "dimensions": 4},
+    "/v1/watermark/detect": {"text": "Some words.", "gamma": 0.5},
     "/tokenize": {"messages": [USER], "return_token_strs": True, "add_special_tokens": False},
     "/detokenize": {"tokens": [1, 2, 3]},
     "/v1/messages": {**CONVERSATION, "max_tokens": 50, "stop_sequences": ["x"], "stream": True},
@@ -131,6 +132,7 @@ def test_a_body_is_answered_or_refused(path):
         chat_template=QWEN3.source,
         special_tokens=QWEN3.special,
     )
+    engine.watermark_key = "secret"
 
     async def post(body):
         async with client_of(engine) as client:

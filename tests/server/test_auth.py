@@ -34,7 +34,8 @@ def closed_routes():
     return [path for path in paths if path not in OPEN]
 
 
-OPEN = [("GET", path) for path in ("/health", "/health/live", "/health/ready", "/healthz")]
+OPEN_PATHS = ("/", "/health", "/health/live", "/health/ready", "/healthz", "/ping")
+OPEN = [("GET", path) for path in OPEN_PATHS]
 WITHOUT_A_KEY = [
     {},
     bearer("wrong"),

@@ -117,6 +117,8 @@ async def test_an_unknown_field_is_refused_and_the_nearest_known_is_named(
         (COMPLETIONS, {"prompt": "a", "stop": ""}, "stop"),
         (COMPLETIONS, {"prompt": "a", "stop": ["x"] * 100}, "stop"),
         (COMPLETIONS, {"prompt": "a", "seed": 2**70}, "seed"),
+        (COMPLETIONS, {"prompt": "a", "top_k": 2**70}, "top_k"),
+        (COMPLETIONS, {"prompt": "a", "stop_token_ids": [2**70]}, "stop_token_ids"),
         (COMPLETIONS, {"prompt": "a", "priority": 2**40}, "priority"),
         (COMPLETIONS, {"prompt": "a", "cache_salt": ""}, "cache_salt"),
         (COMPLETIONS, {"prompt": "a", "logit_bias": {"hello": 1}}, "logit_bias"),

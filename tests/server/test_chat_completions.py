@@ -28,6 +28,7 @@ async def test_a_whole_answer_has_this_shape():
     answer = await chat(llm, model="scripted")
     assert answer.pop("id").startswith("chatcmpl-")
     assert answer.pop("created") > 1_700_000_000
+    assert answer.pop("system_fingerprint").startswith("penstock-")
     assert llm.last.prompt == "<|user|>Hello<|assistant|>"
     num_prompt = len(llm.last.prompt)
     assert answer == {

@@ -26,6 +26,7 @@ async def test_a_whole_answer_has_this_shape():
     answer = await completion(llm, model="scripted", prompt="abc")
     assert answer.pop("id").startswith("cmpl-")
     assert answer.pop("created") > 1_700_000_000
+    assert answer.pop("system_fingerprint").startswith("penstock-")
     assert answer == {
         "object": "text_completion",
         "model": "scripted",
@@ -52,7 +53,7 @@ async def test_a_whole_answer_has_this_shape():
 async def test_a_streamed_answer_has_this_shape():
     first, *others = await streamed(ScriptedLLM(Script("Hi")), prompt="abc")
     assert first["id"].startswith("cmpl-")
-    head = {key: first[key] for key in ("id", "created")}
+    head = {key: first[key] for key in ("id", "created", "system_fingerprint")}
     common = {**head, "object": "text_completion", "model": "scripted"}
     nothing = {"logprobs": None, "finish_reason": None, "stop_reason": None}
     assert [first, *others] == [

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
+from penstock.cli.azureml import azureml
 from penstock.cli.bench import bench
 from penstock.cli.cache import cache
 from penstock.cli.chat import chat
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 for command in (
     serve,
+    azureml,
     generate,
     chat,
     run_batch,

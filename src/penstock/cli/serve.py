@@ -44,6 +44,13 @@ def serve(
     Ctrl-C or SIGTERM lets running requests finish; a second one does not.
     """
     set_up_logging(front.log_format)
+    run(engine, front, server, model)
+
+
+def run(
+    engine: EngineSettings, front: FrontSettings, server: ServerSettings, model: str | None
+) -> None:
+    """Serve until told to stop, and exit with the server's status."""
     settings = {field.name: getattr(engine, field.name) for field in dataclasses.fields(engine)}
     llm = AsyncLLM(**{**settings, "model": model}, front=front)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -26,7 +26,10 @@ def json_answer(document: msgspec.Struct) -> Response:
 
 
 class WholeAnswer(Response):
-    """Sends one JSON document when all generations have ended."""
+    """Sends one JSON document when all generations have ended.
+
+    A document with headers of its own comes as a response.
+    """
 
     media_type = "application/json"
 
@@ -34,7 +37,7 @@ class WholeAnswer(Response):
         self,
         front: Front,
         generations: Generations,
-        document: Callable[[Generations], Coroutine[Any, Any, bytes]],
+        document: Callable[[Generations], Coroutine[Any, Any, bytes | Response]],
     ) -> None:
         super().__init__()
         self._front = front
@@ -43,8 +46,10 @@ class WholeAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._generations as generations:
-            body = await attended(self._document(generations), receive, self._front)
-        await Response(body, media_type=self.media_type)(scope, receive, send)
+            answer = await attended(self._document(generations), receive, self._front)
+        if not isinstance(answer, Response):
+            answer = Response(answer, media_type=self.media_type)
+        await answer(scope, receive, send)
 
 
 class EventStream(Response):

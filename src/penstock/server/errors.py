@@ -38,8 +38,9 @@ class ErrorBody(msgspec.Struct, frozen=True):
 class Wording:
     """How a dialect words failures: the body of an answer, and its schema for OpenAPI.
 
-    `event` is what a stream that has begun ends with; `status` may differ from our own. Answers
-    carry the request's id as `x-request-id`, and once more as `id_header` if there is one.
+    `event` is what a stream that has begun ends with; `status` may differ from our own, but for
+    some failures of the statuses in `also`. Answers carry the request's id as `x-request-id`, and
+    once more as `id_header` if there is one.
     """
 
     body: "Callable[[HttpError], bytes]"
@@ -47,6 +48,11 @@ class Wording:
     event: "Callable[[HttpError], bytes] | None" = None
     status: "Callable[[HttpError], int] | None" = None
     id_header: str | None = None
+    also: tuple[int, ...] = ()
+
+    def status_of(self, error: "HttpError") -> int:
+        """The status of an answer that says so."""
+        return self.status(error) if self.status else error.status
 
 
 class HttpError(Exception):
@@ -74,8 +80,12 @@ class HttpError(Exception):
 
     def response(self, wording: Wording) -> Response:
         """The whole answer."""
-        status = wording.status(self) if wording.status else self.status
-        return Response(wording.body(self), status, self.headers, media_type="application/json")
+        return Response(
+            wording.body(self),
+            wording.status_of(self),
+            self.headers,
+            media_type="application/json",
+        )
 
     def event(self, wording: Wording) -> bytes:
         """What tells the client so when half an answer is out already."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from penstock.server.content_safety import ContentSafety
 from penstock.server.engine_front import EngineFront
 from penstock.server.errors import HttpError
 from penstock.server.keys import KeyRing
@@ -18,12 +19,17 @@ from penstock.vocabulary.errors import Unavailable
 if TYPE_CHECKING:
     from penstock.server.tracing import Tracing
 
+# By these TGI's users ask for whatever is served; the second is what huggingface_hub's client sends
+# when it knows nothing but the server's address.
+TGI_MODEL_NAMES = ("tgi", "dummy")
+
 
 @dataclass(eq=False)
 class Front:
     """One server. `visits` are the HTTP requests being answered, `work` what answers them.
 
-    `drained_by` is when those still running are cut off, by `time.monotonic`.
+    `drained_by` is when those still running are cut off, by `time.monotonic`. `content_safety` is
+    None where nothing checks prompts and answers.
     """
 
     llm: EngineFront
@@ -37,9 +43,12 @@ class Front:
     visits: set[Visit] = field(default_factory=set)
     work: set[asyncio.Task[Any]] = field(default_factory=set)
     keys: KeyRing = field(init=False)
+    content_safety: ContentSafety | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.keys = self.settings.key_ring()
+        safety = self.settings.content_safety
+        self.content_safety = ContentSafety.load(safety) if safety else None
         self.settings = replace(self.settings, api_keys=(), admin_keys=())  # hashes will do
 
     @property
@@ -61,7 +70,8 @@ class Front:
 
     def check_model(self, name: str | None) -> None:
         """Refuse a request that asks for a model that is not served here."""
-        if name is not None and name != self.model_name:
+        is_any = name in TGI_MODEL_NAMES and "tgi" in self.settings.dialects
+        if name is not None and name != self.model_name and not is_any:
             raise HttpError(
                 404,
                 f"The model `{name}` does not exist. This server has `{self.model_name}`.",

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI
 
 from penstock.server.endpoint import Endpoint
+from penstock.server.errors import HttpError
 from penstock.server.openai.bodies import GenerationBody
 from penstock.server.openai.fields import IGNORED
 from penstock.vocabulary.sampling_params import SamplingParams
@@ -110,14 +111,23 @@ def _responses(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         content[media_type] = {"schema": _any_of(answers)}
     if any(endpoint.streams for endpoint in endpoints):
         content["text/event-stream"] = {"schema": {"description": "Server-sent events."}}
-    failure = _any_of([_ref(endpoint.wording.schema) for endpoint in endpoints])
-    failures = {
-        str(status): {"description": text, "content": {"application/json": {"schema": failure}}}
-        for status, text in _FAILURES.items()
+    return {"200": {"description": "Success.", "content": content}, **_failures(endpoints)}
+
+
+def _failures(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """By status, which a dialect may have of its own."""
+    has_body = any(endpoint.body for endpoint in endpoints)
+    wordings = list(dict.fromkeys(endpoint.wording for endpoint in endpoints))
+    content = {
+        "application/json": {"schema": _any_of([_ref(wording.schema) for wording in wordings])}
     }
-    if not any(endpoint.body for endpoint in endpoints):
-        failures = {status: failures[status] for status in ("401", "403", "404", "429", "503")}
-    return {"200": {"description": "Success.", "content": content}, **failures}
+    return {
+        str(status): {"description": text, "content": content}
+        for ours, text in _FAILURES.items()
+        if has_body or ours in (401, 403, 404, 429, 503)
+        for wording in wordings
+        for status in (wording.status_of(HttpError(ours, text)), *({ours} & {*wording.also}))
+    }
 
 
 def _schema(answer: Any) -> dict[str, Any]:

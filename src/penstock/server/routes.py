@@ -7,8 +7,9 @@ from collections.abc import Collection
 
 from penstock.server import health, metrics_page
 from penstock.server.anthropic import messages
+from penstock.server.azureml import model_inference, presence, score
 from penstock.server.endpoint import Dialect, Endpoint
-from penstock.server.mii import generate
+from penstock.server.mii import generate as mii_generate
 from penstock.server.openai import (
     chat_completions,
     completions,
@@ -19,6 +20,7 @@ from penstock.server.openai import (
     version,
     watermark,
 )
+from penstock.server.tgi import generate, info, tokenize, vertex
 from penstock.vocabulary.errors import SettingsError
 
 ALWAYS = (health.LIVE, health.READY, health.HEALTH, metrics_page.METRICS)
@@ -49,19 +51,49 @@ ANTHROPIC = Dialect(
 MII = Dialect(
     "mii",
     "DeepSpeed-MII's REST gateway and its text-generation server: docs/mii.md",
-    (generate.ASK_DEPLOYMENT, generate.GENERATE, health.HEALTHZ),
+    (mii_generate.ASK_DEPLOYMENT, mii_generate.GENERATE, health.HEALTHZ),
 )
 
-DIALECTS = (OPENAI, ANTHROPIC, MII)
+TGI = Dialect(
+    "tgi",
+    "Text Generation Inference's own API, also as SageMaker and Vertex AI ask for it",
+    (
+        generate.GENERATE_EITHER,
+        generate.GENERATE,
+        generate.GENERATE_STREAM,
+        tokenize.TOKENIZE,
+        tokenize.CHAT_TOKENIZE,
+        info.SHOW_INFO,
+        info.PING,
+        generate.INVOKE,
+        generate.INVOKE_CHAT,
+        generate.INVOKE_COMPLETION,
+        vertex.PREDICT,
+    ),
+)
+
+AZUREML = Dialect(
+    "azureml",
+    "Azure Machine Learning's endpoints and its model inference API",
+    (
+        presence.SHOW_HEALTH,
+        score.SCORE,
+        presence.SHOW_INFO,
+        presence.SHOW_SWAGGER,
+        *model_inference.MODEL_INFERENCE,
+    ),
+)
+
+DIALECTS = (OPENAI, ANTHROPIC, TGI, MII, AZUREML)
 
 
 def routes_of(dialects: Collection[str]) -> tuple[Endpoint, ...]:
-    """The endpoints of the dialects so named, and those that every server has."""
+    """The endpoints of the dialects so named, in that order, and those that every server has."""
     known = {dialect.name: dialect for dialect in DIALECTS}
     for name in dialects:
         if name not in known:
             raise SettingsError(
                 f"There is no dialect {name!r}.", remedy=f"Choose among {', '.join(known)}."
             )
-    chosen = (known[name].endpoints for name in known if name in dialects)
+    chosen = (known[name].endpoints for name in dict.fromkeys(dialects))
     return (*(endpoint for endpoints in chosen for endpoint in endpoints), *ALWAYS)

@@ -14,6 +14,14 @@ from penstock.text.parsing.choice import (
     check_parser_names,
 )
 from penstock.vocabulary.errors import SettingsError
+from penstock.vocabulary.sampling_params import MAX_LOGPROBS, MAX_SAMPLES, MAX_STOP_STRINGS
+
+AZUREML_TASKS = ("text-generation", "chat-completion")
+_ENGINES_OWN = {
+    "max_best_of": MAX_SAMPLES,
+    "max_stop_sequences": MAX_STOP_STRINGS,
+    "max_top_n_tokens": MAX_LOGPROBS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +39,11 @@ class ServerSettings:
         default=8000, metadata={"help": "Port to listen on; 0 takes a free one and reports it."}
     )
     dialects: tuple[str, ...] = field(
-        default=("openai", "anthropic"),
+        default=("openai", "anthropic", "tgi"),
         metadata={
             "flag": "--dialect",
-            "help": "Whose clients to answer; may be given several times: docs/http.md.",
+            "help": "Whose clients to answer; may be given several times: docs/http.md. Where two "
+            "have the same route, the first one given answers.",
         },
     )
     api_keys: tuple[str, ...] = field(
@@ -114,6 +123,40 @@ class ServerSettings:
     max_prompts: int = field(
         default=256, metadata={"help": "Most prompts accepted in one completions request."}
     )
+    max_best_of: int = field(default=2, metadata={"help": "Largest best_of in TGI's requests."})
+    max_stop_sequences: int = field(
+        default=4, metadata={"help": "Most stop strings in TGI's requests."}
+    )
+    max_top_n_tokens: int = field(
+        default=5, metadata={"help": "Largest top_n_tokens in TGI's requests."}
+    )
+    max_client_batch_size: int = field(
+        default=4, metadata={"help": "Most instances in a request to TGI's /vertex."}
+    )
+    azureml_task: str = field(
+        default="",
+        metadata={
+            "help": f"What the dialect azureml answers: {' or '.join(AZUREML_TASKS)}. By default "
+            "both, as the body asks."
+        },
+    )
+    model_provider: str = field(
+        default="", metadata={"help": "Who made the model, as the dialect azureml tells it."}
+    )
+    content_safety: str = field(
+        default="",
+        metadata={
+            "help": "An async function that may stop prompts and answers, as module:function: "
+            "docs/azureml.md. Guards the dialect azureml, which must then be the only one."
+        },
+    )
+    legacy_score: bool = field(
+        default=False,
+        metadata={
+            "help": "/score answers every failure with {} and status 200, and drops parameters "
+            "that it does not know, as Azure's own images do."
+        },
+    )
     tool_parser: str = field(
         default=AUTO,
         metadata={
@@ -161,6 +204,10 @@ class ServerSettings:
             is_amount = name.startswith("max_") or name in ("read_timeout_s", "request_timeout_s")
             if is_amount and value is not None and value <= 0:
                 raise SettingsError(f"{name} must be above 0, not {value}.")
+        for name, most in _ENGINES_OWN.items():
+            if getattr(self, name) > most:
+                raise SettingsError(f"{name} is at most {most}, not {getattr(self, name)}.")
+        _check_azureml(self.azureml_task, self.content_safety, self.dialects)
         if self.drain_timeout_s < 0:
             raise SettingsError(f"drain_timeout_s must not be negative, as {self.drain_timeout_s}.")
 
@@ -178,6 +225,18 @@ def _check_url(url: str) -> None:
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise SettingsError(
             f"otlp_endpoint {url} is no URL of a collector.", remedy="Try http://127.0.0.1:4318."
+        )
+
+
+def _check_azureml(task: str, content_safety: str, dialects: tuple[str, ...]) -> None:
+    if task and task not in AZUREML_TASKS:
+        raise SettingsError(
+            f"Task {task!r} is not served.", remedy=f"Choose {' or '.join(AZUREML_TASKS)}."
+        )
+    if content_safety and dialects != ("azureml",):
+        raise SettingsError(
+            "Content safety guards the dialect azureml only.",
+            remedy="Give --dialect azureml, and no other.",
         )
 
 

@@ -81,11 +81,7 @@ class Tokenizer:
 
         A conversation is encoded by `chat_prompt`, which lets only the template spell them.
         """
-        if self._max_chars is not None and len(text) > self._max_chars:
-            raise InvalidRequest(
-                f"The prompt has {len(text)} characters; this server accepts {self._max_chars}.",
-                remedy="Shorten it.",
-            )
+        self._check_len(text)
         try:
             # a batch of one: others go on meanwhile, since only for batches is Python's lock let go
             [encoding] = self._library.encode_batch_fast(
@@ -94,6 +90,25 @@ class Tokenizer:
             return encoding.ids
         except TypeError:  # a lone surrogate, which no UTF-8 can carry
             raise InvalidRequest("The text is not valid Unicode.") from None
+
+    def encode_with_offsets(self, text: str) -> list[tuple[int, tuple[int, int]]]:
+        """What `encode` gives, and of which characters each token was made: (first, past the last).
+
+        The tokens of one character share it; a special token put before the text has none.
+        """
+        self._check_len(text)
+        try:
+            [encoding] = self._library.encode_batch([text])  # a batch, as in `encode`
+        except TypeError:  # as in `encode`
+            raise InvalidRequest("The text is not valid Unicode.") from None
+        return list(zip(encoding.ids, encoding.offsets, strict=True))
+
+    def _check_len(self, text: str) -> None:
+        if self._max_chars is not None and len(text) > self._max_chars:
+            raise InvalidRequest(
+                f"The prompt has {len(text)} characters; this server accepts {self._max_chars}.",
+                remedy="Shorten it.",
+            )
 
     def encode_within(self, text: str) -> list[int] | None:
         """Token ids that spell exactly `text`, which stands in the middle of another.

@@ -21,10 +21,11 @@ MAX_LOGPROBS = 20
 MAX_STOP_STRINGS = 16
 MAX_STOP_LEN = 1024
 MAX_TOKEN_LIST = 4096
+LARGEST = 2**31 - 1  # of numbers without a better limit: what the engine keeps them in
 
 T = TypeVar("T")
 
-TokenId = Annotated[int, Meta(ge=0)]
+TokenId = Annotated[int, Meta(ge=0, le=LARGEST)]
 TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_LIST)]
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LEN)]
 
@@ -46,7 +47,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = 16
     min_tokens: Annotated[
         int,
-        Meta(ge=0, description="No end-of-text or stop token may be drawn before this many."),
+        Meta(
+            ge=0,
+            le=LARGEST,
+            description="No end-of-text or stop token may be drawn before this many.",
+        ),
     ] = 0
     temperature: Annotated[
         float,
@@ -54,7 +59,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = 1.0
     top_k: Annotated[
         int,
-        Meta(ge=-1, description="Keep only the k likeliest tokens; 0 or -1 keeps all."),
+        Meta(ge=-1, le=LARGEST, description="Keep only the k likeliest tokens; 0 or -1 keeps all."),
     ] = 0
     top_p: Annotated[
         float,

@@ -13,12 +13,12 @@ from penstock.server.answers import WholeAnswer
 from penstock.server.auth import salt_of
 from penstock.server.beams import Beam, BeamSearch
 from penstock.server.engine_front import Generation
-from penstock.server.exchange import arrival_of
 from penstock.server.front import Front
 from penstock.server.generations import Generations
 from penstock.server.openai.bodies import GenerationBody
 from penstock.server.openai.job import Job, Usage
 from penstock.server.prompts import Prompt
+from penstock.server.visit import Visit, visit_of
 from penstock.vocabulary.errors import EngineFailed, InvalidRequest
 from penstock.vocabulary.messages import FinishReason, Output
 from penstock.vocabulary.messages import Request as EngineRequest
@@ -93,19 +93,23 @@ def searched(
             f"{width} beams are more than the {most} that can be searched.", param="n"
         )
     front.check_open()
-    driver = _Driver(front, body, job, salt_of(request.scope) + (body.cache_salt or ""), n)
-    unused = Generations(front, job.id, arrived=arrival_of(request.scope))
+    visit = visit_of(request.scope)
+    driver = _Driver(front, visit, body, job, salt_of(request.scope) + (body.cache_salt or ""), n)
+    unused = Generations(front, job.id, visit=visit)
     return WholeAnswer(front, unused, lambda _: driver.document(search, render))
 
 
 class _Driver:
     """Runs the searches of one request, each step of a search through the engine."""
 
-    def __init__(self, front: Front, body: GenerationBody, job: Job, salt: str, n: int) -> None:
+    def __init__(
+        self, front: Front, visit: Visit, body: GenerationBody, job: Job, salt: str, n: int
+    ) -> None:
         self._front = front
+        self._visit = visit
         self._job = job
         self._n = n
-        self._priority = body.priority
+        self._priority = visit.priority(body.priority)
         self._salt = salt
 
     async def document(self, new_search: Callable[[], BeamSearch], render: Render) -> bytes:
@@ -123,6 +127,9 @@ class _Driver:
         completions = [each for output in outputs for each in output.outputs]
         usage.completion_tokens = sum(len(each.token_ids) for each in completions)
         usage.total_tokens += usage.completion_tokens
+        self._visit.took(
+            prompt_tokens=usage.prompt_tokens, generated_tokens=usage.completion_tokens
+        )
         for each in completions:
             self._front.metrics.finished(each.finish_reason or "")
         return render(outputs, usage)

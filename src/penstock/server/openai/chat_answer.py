@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from penstock.server.generations import Generations
 from penstock.server.openai.chat_job import ChatJob
-from penstock.server.openai.job import Usage, collected
+from penstock.server.openai.job import SYSTEM_FINGERPRINT, Usage, collected
 from penstock.server.openai.logprobs import (
     ChatLogprobs,
     PromptLogprob,
@@ -69,6 +69,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str = SYSTEM_FINGERPRINT
     choices: list[ChatChoice]
     usage: Usage
     prompt_logprobs: list[dict[int, PromptLogprob] | None] | UnsetType = UNSET

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from penstock.server.generations import Generations
 from penstock.server.openai.chat_job import ChatJob
-from penstock.server.openai.job import Usage, token_ids_part
+from penstock.server.openai.job import SYSTEM_FINGERPRINT, Usage, token_ids_part
 from penstock.server.openai.logprobs import chat_logprobs
 from penstock.server.sse import DONE, EventTemplate, json_part, json_text
 from penstock.text.parsing.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
@@ -19,6 +19,7 @@ async def chat_events(job: ChatJob, generations: Generations) -> AsyncGenerator[
         "object": "chat.completion.chunk",
         "created": job.created,
         "model": job.model,
+        "system_fingerprint": SYSTEM_FINGERPRINT,
     }
     template = EventTemplate(head, include_usage=job.include_usage)
     if job.returns_token_ids:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from penstock.server.generations import Arrival, Generations
-from penstock.server.openai.job import Job, Usage, collected, token_ids_part
+from penstock.server.openai.job import SYSTEM_FINGERPRINT, Job, Usage, collected, token_ids_part
 from penstock.server.openai.logprobs import (
     CompletionLogprobs,
     PromptLogprob,
@@ -75,6 +75,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
+    system_fingerprint: str = SYSTEM_FINGERPRINT
     choices: list[CompletionChoice]
     usage: Usage
 
@@ -105,7 +106,13 @@ def completion_json(job: CompletionJob, outputs: list[RequestOutput], usage: Usa
 async def completion_events(job: CompletionJob, generations: Generations) -> AsyncGenerator[bytes]:
     """The answer as it comes: an event is a stretch of one choice's text, the last with its end."""
     template = EventTemplate(
-        {"id": job.id, "object": "text_completion", "created": job.created, "model": job.model},
+        {
+            "id": job.id,
+            "object": "text_completion",
+            "created": job.created,
+            "model": job.model,
+            "system_fingerprint": SYSTEM_FINGERPRINT,
+        },
         include_usage=job.include_usage,
     )
     usage = Usage.of_prompts(job.prompts)

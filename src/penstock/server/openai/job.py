@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
+import penstock
 from penstock.engine.transcript import empty_result
 from penstock.server.answers import EventStream, WholeAnswer
 from penstock.server.auth import salt_of
@@ -21,6 +22,9 @@ from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.messages import Request as EngineRequest
 from penstock.vocabulary.results import Delta, RequestOutput
 from penstock.vocabulary.sampling_params import SamplingParams
+
+SYSTEM_FINGERPRINT = f"penstock-{penstock.__version__}"
+"""What made an answer: with another version, the same seed may give another text."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,21 @@ class TextFormat(msgspec.Struct, frozen=True, tag="text", forbid_unknown_fields=
 
 
 class JsonObjectFormat(msgspec.Struct, frozen=True, tag="json_object", forbid_unknown_fields=True):
-    """Any JSON object."""
+    """Any JSON object; with `value`, as huggingface_hub's client sends it, one of that schema."""
+
+    value: Schema | None = None
+
+
+class JsonFormat(msgspec.Struct, frozen=True, tag="json", forbid_unknown_fields=True):
+    """JSON that validates against a schema, as TGI takes it."""
+
+    value: Schema
+
+
+class RegexFormat(msgspec.Struct, frozen=True, tag="regex", forbid_unknown_fields=True):
+    """Text that a regular expression matches as a whole, as TGI takes it."""
+
+    value: str
 
 
 class NamedSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +57,14 @@ class StructuralTagFormat(
     """Free text with pieces that follow a schema, as vLLM takes it; see `StructuralTags`."""
 
 
-ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat | StructuralTagFormat
+ResponseFormat = (
+    TextFormat
+    | JsonObjectFormat
+    | JsonSchemaFormat
+    | StructuralTagFormat
+    | JsonFormat
+    | RegexFormat
+)
 
 
 class StructuredOutputs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,8 +136,12 @@ def _of_format(asked: ResponseFormat | None) -> Grammar | None:
     match asked:
         case None | TextFormat():
             return None
-        case JsonObjectFormat():
-            return Grammar.json_object()
+        case JsonObjectFormat(value=schema):
+            return _made(Grammar.json_schema, schema) or Grammar.json_object()
+        case JsonFormat(value=schema):
+            return Grammar.json_schema(schema)
+        case RegexFormat(value=pattern):
+            return Grammar.regex(pattern)
         case JsonSchemaFormat(json_schema=named):
             return _made(Grammar.json_schema, named.schema) or Grammar.json_object()
         case StructuralTagFormat():

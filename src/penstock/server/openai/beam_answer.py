@@ -13,12 +13,12 @@ from penstock.server.answers import WholeAnswer
 from penstock.server.auth import salt_of
 from penstock.server.beams import Beam, BeamSearch
 from penstock.server.engine_front import Generation
-from penstock.server.exchange import arrival_of
 from penstock.server.front import Front
 from penstock.server.generations import Generations
 from penstock.server.openai.bodies import GenerationBody
 from penstock.server.openai.job import Job, Usage
 from penstock.server.prompts import Prompt
+from penstock.server.visit import Visit, visit_of
 from penstock.vocabulary.errors import EngineFailed, InvalidRequest
 from penstock.vocabulary.messages import FinishReason, Output
 from penstock.vocabulary.messages import Request as EngineRequest
@@ -92,21 +92,38 @@ def searched(
         raise InvalidRequest(
             f"{width} beams are more than the {most} that can be searched.", param="n"
         )
+    if width > front.settings.max_n:
+        raise InvalidRequest(
+            f"{width} beams are asked for; this server allows {front.settings.max_n}.", param="n"
+        )
     front.check_open()
-    driver = _Driver(front, body, job, salt_of(request.scope) + (body.cache_salt or ""), n)
-    unused = Generations(front, job.id, arrived=arrival_of(request.scope))
+    visit = visit_of(request.scope)
+    salt = salt_of(request.scope) + (body.cache_salt or "")
+    driver = _Driver(front, body, job, visit=visit, salt=salt, n=n)
+    unused = Generations(front, job.id, visit=visit)
     return WholeAnswer(front, unused, lambda _: driver.document(search, render))
 
 
 class _Driver:
     """Runs the searches of one request, each step of a search through the engine."""
 
-    def __init__(self, front: Front, body: GenerationBody, job: Job, salt: str, n: int) -> None:
+    def __init__(
+        self, front: Front, body: GenerationBody, job: Job, *, visit: Visit, salt: str, n: int
+    ) -> None:
         self._front = front
         self._job = job
         self._n = n
-        self._priority = body.priority
+        self._priority = visit.priority(body.priority)
         self._salt = salt
+        self._visit = visit
+        self._asked: set[Generation] = set()
+        visit.params = job.params
+        visit.work.append(self)
+
+    def give_up(self) -> None:
+        """Whoever waits for this hears that it was cancelled."""
+        for generation in self._asked:
+            generation.cancel()
 
     async def document(self, new_search: Callable[[], BeamSearch], render: Render) -> bytes:
         prompts = self._job.prompts
@@ -125,10 +142,13 @@ class _Driver:
         usage.total_tokens += usage.completion_tokens
         for each in completions:
             self._front.metrics.finished(each.finish_reason or "")
+            self._visit.finish_reasons.append(each.finish_reason or "")
         return render(outputs, usage)
 
     async def _run(self, search: BeamSearch, prompt: Prompt, position: int) -> RequestOutput:
+        self._visit.took(prompt_tokens=len(prompt.token_ids))
         while not search.is_done:
+            self._visit.took(generated_tokens=len(search.running))
             search.step(await self._likeliest(search, prompt, position))
         params = msgspec.structs.replace(self._job.params, n=self._n)
         request = EngineRequest(
@@ -151,7 +171,7 @@ class _Driver:
         params = SamplingParams(
             max_tokens=1, temperature=0, ignore_eos=True, logprobs=search.num_candidates
         )
-        asked = []
+        asked: list[Generation] = []
         try:
             for number, beam in enumerate(search.running):
                 generation = self._front.llm.submit(
@@ -162,10 +182,19 @@ class _Driver:
                     salt=self._salt,
                 )
                 asked.append(generation)
-            return [await _top(generation) for generation in asked]
+            self._asked.update(asked)
+            return [await self._top(generation) for generation in asked]
         finally:
+            self._asked.difference_update(asked)
             for generation in asked:
                 generation.cancel()
+
+    async def _top(self, generation: Generation) -> list[tuple[int, float]]:
+        entries = [entry async for delta in generation for entry in delta.logprobs]
+        if not entries:
+            self._visit.check_wanted()
+            raise EngineFailed("The engine ended this request before it was complete.")
+        return entries[0].top
 
     def _output(self, beam: Beam, index: int) -> Output:
         num_top = self._job.params.logprobs
@@ -177,10 +206,3 @@ class _Driver:
             logprobs=[msgspec.structs.replace(entry, top=entry.top[:num_top]) for entry in entries],
             finish_reason=FinishReason.STOP if beam.has_ended else FinishReason.LENGTH,
         )
-
-
-async def _top(generation: Generation) -> list[tuple[int, float]]:
-    entries = [entry async for delta in generation for entry in delta.logprobs]
-    if not entries:
-        raise EngineFailed("The engine ended this request before it was complete.")
-    return entries[0].top

@@ -1,15 +1,20 @@
 """Beam search, against transformers and through the routes."""
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.server.app import create_app
 from penstock.server.beams import BeamSearch
+from penstock.server.settings import ServerSettings
 from tests.server.scripted_llm import Script, ScriptedLLM
-from tests.server.serving import client_of
+from tests.server.serving import client_of, listening
 from tests.tiny_models import TINY_FAMILIES
 
 END = 2
@@ -183,3 +188,30 @@ async def test_what_a_search_cannot_heed_is_refused(body, param):
 async def test_the_model_s_own_defaults_are_no_obstacle():
     llm = markov(sampling_defaults={"temperature": 0.6, "top_k": 20, "top_p": 0.9})
     assert (await ask("/v1/completions", llm=llm, prompt="a", max_tokens=2))["choices"]
+
+
+async def test_the_server_bounds_the_width_and_counts_what_is_computed():
+    llm = markov()
+    app = create_app(llm, ServerSettings(max_n=3))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        body = {"prompt": "aaa", "use_beam_search": True, "n": 2, "max_tokens": 2}
+        refused = await client.post("/v1/completions", json={**body, "n": 4})
+        assert refused.json()["error"]["param"] == "n"
+        await client.post("/v1/completions", json=body)
+        metrics = (await client.get("/metrics")).text
+    assert 'penstock_completions_finished_total{finish_reason="length"} 1.0' in metrics
+    assert 'penstock_completions_finished_total{finish_reason="stop"} 1.0' in metrics
+
+
+def test_an_operator_can_end_a_search():
+    llm = ScriptedLLM(Script("Hello", hangs_after=0))
+    body = {"prompt": "a", "use_beam_search": True, "n": 2}
+    with listening(llm) as url, ThreadPoolExecutor() as pool:
+        asked = pool.submit(httpx.post, f"{url}/v1/completions", json=body)
+        while not llm.in_flight:
+            time.sleep(0.01)
+        (request,) = httpx.get(f"{url}/admin/requests").json()["requests"]
+        httpx.delete(f"{url}/admin/requests/{request['request_id']}")
+        answer = asked.result()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cancelled")

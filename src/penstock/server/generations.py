@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from penstock.server.engine_front import Generation
-from penstock.server.errors import HttpError
 from penstock.server.front import Front
 from penstock.server.metrics import GenerationClock
 from penstock.server.visit import Visit
@@ -57,7 +56,7 @@ class Generations:
     ) -> Self:
         """Hand every prompt to the engine, behind those it has, or none if one is refused."""
         self._front.check_open()
-        self._check_wanted()
+        self._visit.check_wanted()
         self._check_size(len(prompts), params.n)
         self._visit.params = params
         try:
@@ -88,12 +87,6 @@ class Generations:
         """Whoever waits for this hears that it was cancelled."""
         for generation in self._unfinished.values():
             generation.cancel()
-
-    def _check_wanted(self) -> None:
-        if self._visit.is_cancelled:
-            raise HttpError(
-                403, "An operator of the server cancelled this request.", code="cancelled"
-            )
 
     def _check_size(self, num_prompts: int, n: int) -> None:
         """Refuse what would be told to come back later for ever."""
@@ -180,5 +173,5 @@ class Generations:
             yield delta
             if not self._num_left[position]:
                 return
-        self._check_wanted()
+        self._visit.check_wanted()
         raise EngineFailed("The engine ended this request before it was complete.")

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from starlette.types import Scope
 
+from penstock.server.errors import HttpError
 from penstock.server.keys import Key
 from penstock.vocabulary.sampling_params import SamplingParams
 
@@ -65,6 +66,13 @@ class Visit:
         self.is_cancelled = True
         for work in self.work:
             work.give_up()
+
+    def check_wanted(self) -> None:
+        """Refuse to go on with what an operator has ended."""
+        if self.is_cancelled:
+            raise HttpError(
+                403, "An operator of the server cancelled this request.", code="cancelled"
+            )
 
     def headers(self) -> dict[str, str]:
         """What every answer tells of its request, as it begins: its id, what its key has left, and

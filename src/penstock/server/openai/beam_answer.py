@@ -92,9 +92,14 @@ def searched(
         raise InvalidRequest(
             f"{width} beams are more than the {most} that can be searched.", param="n"
         )
+    if width > front.settings.max_n:
+        raise InvalidRequest(
+            f"{width} beams are asked for; this server allows {front.settings.max_n}.", param="n"
+        )
     front.check_open()
     visit = visit_of(request.scope)
-    driver = _Driver(front, visit, body, job, salt_of(request.scope) + (body.cache_salt or ""), n)
+    salt = salt_of(request.scope) + (body.cache_salt or "")
+    driver = _Driver(front, body, job, visit=visit, salt=salt, n=n)
     unused = Generations(front, job.id, visit=visit)
     return WholeAnswer(front, unused, lambda _: driver.document(search, render))
 
@@ -103,14 +108,22 @@ class _Driver:
     """Runs the searches of one request, each step of a search through the engine."""
 
     def __init__(
-        self, front: Front, visit: Visit, body: GenerationBody, job: Job, salt: str, n: int
+        self, front: Front, body: GenerationBody, job: Job, *, visit: Visit, salt: str, n: int
     ) -> None:
         self._front = front
-        self._visit = visit
         self._job = job
         self._n = n
         self._priority = visit.priority(body.priority)
         self._salt = salt
+        self._visit = visit
+        self._asked: set[Generation] = set()
+        visit.params = job.params
+        visit.work.append(self)
+
+    def give_up(self) -> None:
+        """Whoever waits for this hears that it was cancelled."""
+        for generation in self._asked:
+            generation.cancel()
 
     async def document(self, new_search: Callable[[], BeamSearch], render: Render) -> bytes:
         prompts = self._job.prompts
@@ -127,15 +140,15 @@ class _Driver:
         completions = [each for output in outputs for each in output.outputs]
         usage.completion_tokens = sum(len(each.token_ids) for each in completions)
         usage.total_tokens += usage.completion_tokens
-        self._visit.took(
-            prompt_tokens=usage.prompt_tokens, generated_tokens=usage.completion_tokens
-        )
         for each in completions:
             self._front.metrics.finished(each.finish_reason or "")
+            self._visit.finish_reasons.append(each.finish_reason or "")
         return render(outputs, usage)
 
     async def _run(self, search: BeamSearch, prompt: Prompt, position: int) -> RequestOutput:
+        self._visit.took(prompt_tokens=len(prompt.token_ids))
         while not search.is_done:
+            self._visit.took(generated_tokens=len(search.running))
             search.step(await self._likeliest(search, prompt, position))
         params = msgspec.structs.replace(self._job.params, n=self._n)
         request = EngineRequest(
@@ -158,7 +171,7 @@ class _Driver:
         params = SamplingParams(
             max_tokens=1, temperature=0, ignore_eos=True, logprobs=search.num_candidates
         )
-        asked = []
+        asked: list[Generation] = []
         try:
             for number, beam in enumerate(search.running):
                 generation = self._front.llm.submit(
@@ -169,10 +182,19 @@ class _Driver:
                     salt=self._salt,
                 )
                 asked.append(generation)
-            return [await _top(generation) for generation in asked]
+            self._asked.update(asked)
+            return [await self._top(generation) for generation in asked]
         finally:
+            self._asked.difference_update(asked)
             for generation in asked:
                 generation.cancel()
+
+    async def _top(self, generation: Generation) -> list[tuple[int, float]]:
+        entries = [entry async for delta in generation for entry in delta.logprobs]
+        if not entries:
+            self._visit.check_wanted()
+            raise EngineFailed("The engine ended this request before it was complete.")
+        return entries[0].top
 
     def _output(self, beam: Beam, index: int) -> Output:
         num_top = self._job.params.logprobs
@@ -184,10 +206,3 @@ class _Driver:
             logprobs=[msgspec.structs.replace(entry, top=entry.top[:num_top]) for entry in entries],
             finish_reason=FinishReason.STOP if beam.has_ended else FinishReason.LENGTH,
         )
-
-
-async def _top(generation: Generation) -> list[tuple[int, float]]:
-    entries = [entry async for delta in generation for entry in delta.logprobs]
-    if not entries:
-        raise EngineFailed("The engine ended this request before it was complete.")
-    return entries[0].top

@@ -59,6 +59,17 @@ def test_text_shows_while_more_is_to_come_and_stop_ends_it(opened, scripted):
     assert len(llm.cancelled) == 2 and not llm.in_flight
 
 
+def test_clearing_the_page_stops_the_answer_and_forgets_it(opened, scripted):
+    llm = ScriptedLLM(Script("word " * 1000, delay_s=0.02))
+    page = opened(scripted(llm))
+    say(page, "Go on")
+    expect(page.locator(ANSWER)).to_contain_text("word")
+    button(page, "Clear").click()
+    expect(button(page, "Send")).to_be_enabled()
+    expect(page.locator(".turn")).to_have_count(0)
+    assert len(json.loads(_curl(page)[-1])["messages"]) == 1
+
+
 def test_an_answer_follows_the_schema_in_the_box(opened, served):
     page = opened(served.url)
     button(page, "Example").click()

@@ -19,7 +19,7 @@ from statistics import median, quantiles
 from rich.console import Console
 from rich.progress import Progress, track
 
-from benchmarks.front.load import READY, Answer, ask, completion
+from benchmarks.front.load import READY, WATCH, Answer, ask, completion
 from benchmarks.front.scripted_engine import Pace
 from benchmarks.front.server import Front, served
 
@@ -53,19 +53,24 @@ async def stall(options: argparse.Namespace) -> None:
 
 
 async def streams(options: argparse.Namespace) -> None:
-    """Processor time of the front for 200 streams of 10 tokens a second."""
+    """Processor time of the front for 200 streams of 10 tokens a second, and for watchers."""
     pace = Pace(step_s=0.1, max_num_seqs=200)
     num_tokens = int(10 * options.seconds) + 60
     with served(pace) as front:
         request = completion(stream=True, max_tokens=num_tokens)
         tasks = [asyncio.create_task(ask(front, request)) for _ in range(200)]
+        watchers = [asyncio.create_task(ask(front, WATCH)) for _ in range(options.watchers)]
         await asyncio.sleep(3)
         began, cpu_s = time.monotonic(), front.cpu_s()
         await asyncio.sleep(options.seconds)
         share = (front.cpu_s() - cpu_s) / (time.monotonic() - began)
         answers = await asyncio.gather(*tasks)
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
     assert all(answer.num_events >= num_tokens for answer in answers), "tokens are missing"
-    console.print(f"200 streams, 2,000 tokens/s: {100 * share:.1f} % of one core")
+    watched = f", {options.watchers} watching" if options.watchers else ""
+    console.print(f"200 streams, 2,000 tokens/s{watched}: {100 * share:.1f} % of one core")
 
 
 async def overload(options: argparse.Namespace) -> None:
@@ -187,6 +192,7 @@ def main() -> None:
     parser.add_argument("what", choices=MEASURES)
     parser.add_argument("--seconds", type=float, help="of measuring; overload: 300, others: 10")
     parser.add_argument("--requests", type=int, default=100_000, help="of the soak")
+    parser.add_argument("--watchers", type=int, default=0, help="of the steps, beside the streams")
     parser.add_argument("--embedded", action="store_true", help="the embedded model as engine")
     options = parser.parse_args()
     options.seconds = options.seconds or (300 if options.what == "overload" else 10)

@@ -27,6 +27,7 @@ def completion(**fields: object) -> bytes:
     return head.encode() + b"Content-Type: application/json\r\nConnection: close\r\n\r\n" + body
 
 
+WATCH = b"GET /live/steps HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 READY = b"GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from penstock.engine.settings import Resolved
 from penstock.engine.wire import LENGTH, Ready, Stop, Turn, decode_to_engine, frame
-from penstock.vocabulary.messages import Cancel, EngineStats, FinishReason, Output, Request
+from penstock.vocabulary.messages import Cancel, EngineStats, FinishReason, Output, Request, Step
 
 VARIABLE = "PENSTOCK_SCRIPT"
 _TOKENS = (260, 300, 340, 380)  # of the embedded vocabulary, any will do
@@ -58,6 +58,20 @@ class Script:
                 num_waiting=len(self._waiting),
                 num_steps=self._num_steps,
             ),
+            step=self._told(len(outputs)) if outputs else None,
+        )
+
+    def _told(self, num_decoding: int) -> Step:
+        return Step(
+            number=self._num_steps,
+            ended_at=time.time(),
+            duration_s=self._pace.step_s,
+            token_budget=self._pace.max_num_seqs,
+            num_decoding=num_decoding,
+            prompt_slices=[],
+            num_running=len(self._running),
+            num_waiting=len(self._waiting),
+            num_blocks_used=0,
         )
 
     def _token(self, name: str) -> Output:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from penstock.vocabulary.messages import Cancel, FinishReason, Request
+from penstock.vocabulary.messages import Cancel, FinishReason, PromptSlice, Request
 from penstock.vocabulary.sampling_params import SamplingParams
 from tests.engine.tiny_engine import continuation, make_engine, run, tokens
 from tests.tiny_models import make_tiny_checkpoint
@@ -159,3 +159,25 @@ def test_rounded_numbers_stay_near_exact_ones(model_dir, oracle, rounded):
     expected = oracle(PROMPT)[:-1].gather(1, torch.tensor(PROMPT[1:]).unsqueeze(1)).squeeze(1)
     errors = [abs(a.logprob - b) for a, b in zip(entries, expected.tolist(), strict=True)]
     assert max(errors) < 0.1 and math.isfinite(sum(errors))
+
+
+def test_a_step_tells_what_it_took_of_its_budget_and_nothing_of_the_text(model_dir):
+    engine = make_engine(model_dir, token_budget=32, max_num_seqs=4, prefix_caching=False)
+    for name, prompt in {"long": PROMPT, "short": PROMPT[:10]}.items():
+        engine.add(Request(request_id=name, prompt_token_ids=prompt, sampling=greedy(max_tokens=3)))
+    told = []
+    while engine.has_work:
+        engine.step()
+        told.append(engine.last_step)
+    assert [(step.number, step.num_decoding, step.prompt_slices) for step in told[:3]] == [
+        (1, 0, [PromptSlice(0, 32)]),
+        (2, 0, [PromptSlice(0, 8), PromptSlice(1, 10)]),
+        (3, 2, []),
+    ]
+    assert {step.token_budget for step in told} == {32}
+    assert [step.num_running for step in told] == [1, 2, 2, 0]
+    assert [step.num_waiting for step in told] == [1, 0, 0, 0]
+    assert told[1].num_blocks_used > told[-1].num_blocks_used == 0
+    assert all(step.duration_s > 0 for step in told)
+    engine.step()
+    assert engine.last_step is None

@@ -15,6 +15,7 @@ import msgspec
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from penstock.engine.step_log import StepLog
 from penstock.engine.transcript import Transcript
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.errors import EngineFailed, InvalidRequest
@@ -93,6 +94,7 @@ class ScriptedLLM:
         self.watermark_key: str | None = None
         self.stats = EngineStats()
         self.engine_pid: int | None = None
+        self.steps = StepLog()
         self.heartbeat_age_s = 0.1
         self.is_ready = True
         self.refusal: Exception | None = None

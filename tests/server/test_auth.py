@@ -1,8 +1,9 @@
-"""With keys set, every route but health is closed to those without one."""
+"""With keys set, every route but health and the page's files is closed to those without one."""
 
 import pytest
 
 from penstock.server.admin import ADMIN
+from penstock.server.page.files import FILES
 from penstock.server.routes import DIALECTS, routes_of
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.errors import SettingsError
@@ -31,11 +32,12 @@ def every_route():
 def closed_routes():
     paths = [*every_route(), ("GET", "/openapi.json"), ("GET", "/nothing")]
     paths += [("GET", "/health/../v1/models"), ("POST", "/health"), ("GET", "/health/")]
-    return [path for path in paths if path not in OPEN]
+    paths += [("POST", "/"), ("POST", next(iter(FILES))), ("GET", "/page"), ("GET", "/pages/a/b")]
+    return [path for path in paths if path not in (*OPEN, ("GET", "/page/{version}/{name}"))]
 
 
-OPEN_PATHS = ("/", "/health", "/health/live", "/health/ready", "/healthz", "/ping")
-OPEN = [("GET", path) for path in OPEN_PATHS]
+HEALTH = ("/health", "/health/live", "/health/ready", "/healthz", "/ping")
+OPEN = [("GET", path) for path in (*HEALTH, "/", *FILES)]
 WITHOUT_A_KEY = [
     {},
     bearer("wrong"),
@@ -63,7 +65,7 @@ async def test_the_refusal_is_openai_s(client):
 
 
 @pytest.mark.parametrize("method, path", OPEN)
-async def test_health_is_open(client, method, path):
+async def test_health_and_the_page_are_open(client, method, path):
     assert (await client.request(method, path)).status_code == 200
 
 

@@ -22,6 +22,7 @@ from penstock.engine.settings import (
     Resolved,
     settings_from,
 )
+from penstock.engine.step_log import StepLog
 from penstock.engine.transcript import Transcript
 from penstock.engine.wire import Failed, FromEngine, Start, Turn
 from penstock.models.location import find_model
@@ -118,6 +119,7 @@ class AsyncLLM:
         self.settings: EngineSettings = settings_from({"model": model, **settings})
         self.front = front or FrontSettings()
         self.stats = EngineStats()
+        self.steps = StepLog()
         self.tokenizer: Tokenizer
         self.resolved: Resolved
         self.notes: list[str] = []
@@ -267,6 +269,8 @@ class AsyncLLM:
     def _take(self, message: FromEngine) -> None:
         if isinstance(message, Turn):
             self.stats = message.stats
+            if message.step is not None:
+                self.steps.add(message.step)
             for output in message.outputs:
                 generation = self._generations.get(output.request_id)
                 if generation is not None:

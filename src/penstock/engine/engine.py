@@ -21,8 +21,10 @@ from penstock.vocabulary.messages import (
     EngineStats,
     FinishReason,
     Output,
+    PromptSlice,
     Refusal,
     Request,
+    Step,
     TokenLogprobs,
 )
 
@@ -48,6 +50,8 @@ class Engine:
     with a grammar waits until that is compiled (`engine/grammars.py`). With `fast_forward`, tokens
     that a grammar forces are taken without a step for each; the text is the same without.
     `limits` are the machine's, for statistics, once somebody has measured them.
+
+    `last_step` tells of the newest turn what it computed; None if that was nothing.
     """
 
     scheduler: Scheduler
@@ -59,6 +63,7 @@ class Engine:
     seed: int | None = None
     fast_forward: bool = True
     limits: MachineLimits | None = None
+    last_step: Step | None = field(init=False, default=None)
     _counters: _Counters = field(default_factory=_Counters)
 
     def add(self, request: Request) -> None:
@@ -94,6 +99,7 @@ class Engine:
         outputs = self._queue_compiled()
         plan = self.scheduler.schedule()
         if not plan.slices:
+            self.last_step = None
             return outputs
         self._count(plan)
         results = self.runner.run(plan)
@@ -113,7 +119,9 @@ class Engine:
             result.prompt_logprobs = self._unread(part, result)
             if token_ids or result.prompt_logprobs or result.embedding:
                 outputs.append(_output(part.sequence, result))
-        return self._refuse_failed(plan, outputs)
+        outputs = self._refuse_failed(plan, outputs)
+        self.last_step = self._told(plan, time.perf_counter() - began)
+        return outputs
 
     def stats(self) -> EngineStats:
         """The engine at this moment."""
@@ -205,6 +213,26 @@ class Engine:
             part.sequence.admitted_at = part.sequence.admitted_at or now
             if part.sequence.num_generated == 0 and part.sequence.leader is None:
                 self._counters.num_prompt_tokens += part.count
+
+    def _told(self, plan: Plan, duration_s: float) -> Step:
+        """Slices before a prompt's end are told one by one; a preempted sequence begins anew."""
+        prompt_slices = [
+            PromptSlice(part.sequence.arrival, part.count)
+            for part in plan.slices
+            if part.start < part.sequence.prompt_len
+        ]
+        stats = self.scheduler.stats()
+        return Step(
+            number=self._counters.num_steps,
+            ended_at=time.time(),
+            duration_s=duration_s,
+            token_budget=self.scheduler.token_budget,
+            num_decoding=plan.num_tokens - sum(part.num_tokens for part in prompt_slices),
+            prompt_slices=prompt_slices,
+            num_running=stats.num_running,
+            num_waiting=stats.num_waiting + self.grammars.num_waiting,
+            num_blocks_used=stats.num_blocks_used,
+        )
 
     def _unread(self, part: Slice, result: SliceResult) -> list[TokenLogprobs]:
         """Those not handed out before: after a preemption some are computed again."""

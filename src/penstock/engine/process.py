@@ -147,7 +147,8 @@ def _turn(engine: Engine, resolved: Resolved, connection: Connection) -> None:
             elif isinstance(message, ResetPrefixCache):
                 engine.reset_prefix_cache()
             message = connection.receive(0)
-        connection.send(Turn(outputs=engine.step(), stats=engine.stats()))
+        outputs = engine.step()
+        connection.send(Turn(outputs=outputs, stats=engine.stats(), step=engine.last_step))
 
 
 def main() -> None:

@@ -9,7 +9,14 @@ import struct
 import msgspec
 
 from penstock.engine.settings import EngineSettings, Resolved
-from penstock.vocabulary.messages import Cancel, EngineStats, Output, Request, ResetPrefixCache
+from penstock.vocabulary.messages import (
+    Cancel,
+    EngineStats,
+    Output,
+    Request,
+    ResetPrefixCache,
+    Step,
+)
 
 LENGTH = struct.Struct("<I")
 
@@ -53,10 +60,14 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True, tag="turn"):
-    """One turn of the loop: what came out. Sent after every step, and twice a second when idle."""
+    """One turn of the loop: what came out. Sent after every step, and twice a second when idle.
+
+    `step` is None where nothing was computed.
+    """
 
     outputs: list[Output]
     stats: EngineStats
+    step: Step | None = None
 
 
 ToEngine = Start | Request | Cancel | ResetPrefixCache | Stop

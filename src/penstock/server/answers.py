@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
-from typing import Any
+from contextlib import AbstractContextManager, aclosing
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from starlette.responses import Response
@@ -16,6 +16,8 @@ from penstock.server.front import Front
 from penstock.server.generations import Generations
 from penstock.server.routing import wording_of
 from penstock.server.visit import visit_of
+
+Source = TypeVar("Source")
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +54,8 @@ class WholeAnswer(Response):
         await answer(scope, receive, send)
 
 
-class EventStream(Response):
-    """Sends server-sent events as the generations bring them.
+class EventStream(Response, Generic[Source]):
+    """Sends server-sent events of a source, such as generations, which is left at the end.
 
     Nothing is sent before the first event, so that a failure until then is an error status. Later
     it is an event, after which the stream ends without what marks success.
@@ -64,22 +66,22 @@ class EventStream(Response):
     def __init__(
         self,
         front: Front,
-        generations: Generations,
-        events: Callable[[Generations], AsyncGenerator[bytes]],
+        source: AbstractContextManager[Source],
+        events: Callable[[Source], AsyncGenerator[bytes]],
     ) -> None:
         self.status_code = 200
         self.background = None
         # the second keeps nginx from holding events back
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
         self._front = front
-        self._generations = generations
+        self._source = source
         self._events = events
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with self._generations:
-                await attended(self._pump(send), receive, self._front)
+            with self._source as source:
+                await attended(self._pump(source, send), receive, self._front)
         except ClientDisconnected:
             raise
         except Exception as error:
@@ -88,8 +90,8 @@ class EventStream(Response):
             await self._send_failure(error, scope, send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _pump(self, send: Send) -> None:
-        async with aclosing(self._events(self._generations)) as events:
+    async def _pump(self, source: Source, send: Send) -> None:
+        async with aclosing(self._events(source)) as events:
             async for event in events:
                 if not self._started:
                     self._started = True

@@ -1,4 +1,6 @@
-"""Who may ask: with keys set, every route is closed to those without one, but for health."""
+"""Who may ask: with keys set, every route is closed to those without one, but for health and the
+files of the page.
+"""
 
 import ipaddress
 from collections.abc import Collection
@@ -33,9 +35,13 @@ class Auth:
             for endpoint in endpoints
             if endpoint.open or (endpoint.path == "/metrics" and front.settings.open_metrics)
         }
+        # a path with parameters stands for all that begins as it does
+        self._open_below = [
+            (method, path.partition("{")[0]) for method, path in self._open if "{" in path
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (scope["method"], scope["path"]) in self._open:
+        if scope["type"] != "http" or self._is_open(scope["method"], scope["path"]):
             return await self._app(scope, receive, send)
         if not self._keys:
             _check_origin(scope, self._cors_origins)
@@ -44,6 +50,11 @@ class Auth:
         with key.quota.request():
             await self._app(scope, receive, send)
         return None
+
+    def _is_open(self, method: str, path: str) -> bool:
+        return (method, path) in self._open or any(
+            method == known and path.startswith(below) for known, below in self._open_below
+        )
 
 
 def check_admin(scope: Scope) -> None:

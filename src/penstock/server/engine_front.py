@@ -6,6 +6,7 @@
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from penstock.engine.step_log import StepLog
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.messages import EngineStats
 from penstock.vocabulary.results import Delta
@@ -42,6 +43,8 @@ class EngineFront(Protocol):
     def stats(self) -> EngineStats: ...
     @property
     def engine_pid(self) -> int | None: ...
+    @property
+    def steps(self) -> StepLog: ...
     @property
     def max_in_flight(self) -> int: ...
     @property

@@ -51,7 +51,7 @@ def component_schemas(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
         [*answers, *bodies, *failures, SamplingParams], ref_template=_REF
     )
-    sampling = components.pop("SamplingParams")["properties"]
+    sampling = components["SamplingParams"]["properties"]
     for body in (body for body in bodies if issubclass(body, GenerationBody)):
         schema = components[body.__name__]
         schema["properties"] = _body_properties(schema, sampling)

@@ -20,6 +20,7 @@ from penstock.server.openai import (
     version,
     watermark,
 )
+from penstock.server.page import files, live_steps
 from penstock.server.tgi import generate, info, tokenize, vertex
 from penstock.vocabulary.errors import SettingsError
 
@@ -84,7 +85,13 @@ AZUREML = Dialect(
     ),
 )
 
-DIALECTS = (OPENAI, ANTHROPIC, TGI, MII, AZUREML)
+PAGE = Dialect(
+    "page",
+    "people with a browser: a playground, and a live view of the engine",
+    (files.SHOW_PAGE, files.SHOW_FILE, live_steps.WATCH_STEPS),
+)
+
+DIALECTS = (OPENAI, ANTHROPIC, TGI, MII, AZUREML, PAGE)
 
 
 def routes_of(dialects: Collection[str]) -> tuple[Endpoint, ...]:

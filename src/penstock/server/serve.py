@@ -58,7 +58,7 @@ async def serve(
     server.on_started = lambda: on_ready(url)
     try:
         with listener:
-            await server.serve(sockets=[listener])
+            await server.run_on(listener)
     finally:
         if front.tracing:
             await asyncio.to_thread(front.tracing.close)
@@ -94,6 +94,15 @@ class _DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, front: Front) -> None:
         super().__init__(config)
         self._front = front
+
+    async def run_on(self, listener: socket.socket) -> None:
+        """Serve until told to stop. Cancelled, it closes idle connections and waits for none."""
+        try:
+            await self.serve(sockets=[listener])
+        except asyncio.CancelledError:
+            self.force_exit = True
+            await self.shutdown()
+            raise
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -39,7 +39,7 @@ class ServerSettings:
         default=8000, metadata={"help": "Port to listen on; 0 takes a free one and reports it."}
     )
     dialects: tuple[str, ...] = field(
-        default=("openai", "anthropic", "tgi"),
+        default=("openai", "anthropic", "tgi", "page"),
         metadata={
             "flag": "--dialect",
             "help": "Whose clients to answer; may be given several times: docs/http.md. Where two "

@@ -94,6 +94,31 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     refusal: Refusal | None = None
 
 
+class PromptSlice(msgspec.Struct, frozen=True, array_like=True):
+    """Known tokens of one sequence that a step computed; `sequence` counts arrivals."""
+
+    sequence: int
+    num_tokens: int
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One computed step, for those who watch. It tells who came when, and nothing of any text.
+
+    `num_decoding` counts the tokens computed beyond prompts, `prompt_slices` the others. `ended_at`
+    is Unix time. What runs, waits and is held is told as it was when the step had ended.
+    """
+
+    number: int
+    ended_at: float
+    duration_s: float
+    token_budget: int
+    num_decoding: int
+    prompt_slices: list[PromptSlice]
+    num_running: int
+    num_waiting: int
+    num_blocks_used: int
+
+
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """The engine at one moment; the counters run from its start."""
 

@@ -1,0 +1,91 @@
+"""The live view of the engine."""
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from penstock.vocabulary.messages import EngineStats
+from tests.server.scripted_llm import ScriptedLLM
+from tests.server.serving import listening
+from tests.server.test_page import step
+
+
+@contextlib.contextmanager
+def busy(url: str) -> Iterator[None]:
+    """Two clients that ask as long as the block lasts."""
+    has_ended = threading.Event()
+    body = {"prompt": "import os\n" * 60, "max_tokens": 300, "ignore_eos": True}
+
+    def ask() -> None:
+        while not has_ended.is_set():
+            httpx.post(f"{url}/v1/completions", json=body, timeout=60).raise_for_status()
+
+    with ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(ask) for _ in range(2)]
+        yield
+        has_ended.set()
+    for client in clients:
+        client.result()
+
+
+def test_bars_are_drawn_while_requests_run(opened, served):
+    page = opened(served.url, "#engine")
+    expect(page.locator("#steps")).to_contain_text(re.compile("No steps yet|tokens"))
+    with busy(served.url):
+        bars = page.locator("#steps svg")
+        for kind in ("decoding", "time", "blocks"):
+            expect(bars.locator(f".{kind}").nth(5)).to_be_attached()
+        tiles = page.locator("#tiles")
+        expect(tiles).to_contain_text(re.compile("Running[12]"))
+        expect(tiles).to_contain_text(re.compile(r"KV blocks\d+ %[1-9]"))
+        expect(tiles).to_contain_text(re.compile(r"Next token\d+ msp95 \d+ ms"))
+    page.get_by_role("button", name="Pause").click()
+    page.locator("#steps").focus()
+    page.keyboard.press("ArrowLeft")
+    chosen = page.locator("#step").inner_text()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#step")).not_to_have_text(chosen)
+    expect(page.locator("#step")).to_contain_text("unused")
+
+
+@pytest.fixture
+def scripted():
+    llm = ScriptedLLM()
+    with listening(llm) as url:
+        yield llm, url
+
+
+def test_a_step_is_split_into_decoding_tokens_and_a_slice_for_each_prompt(opened, scripted):
+    llm, url = scripted
+    llm.stats = EngineStats(num_blocks=64, num_steps=41)
+    llm.steps.add(step(41, num_decoding=4, prompt_slices=[(8, 20), (9, 30)]))
+    page = opened(url, "#engine")
+    for kind in ("decoding", "slice-2", "slice-3", "time", "blocks", "queue"):
+        expect(page.locator(f"#steps svg .{kind}")).to_have_count(1)
+    heights = [
+        float(page.locator(f"#steps svg .{kind}").get_attribute("height"))
+        for kind in ("decoding", "slice-2", "slice-3")
+    ]
+    assert heights[1] / heights[0] == pytest.approx(5, rel=0.01)
+    assert heights[2] / heights[0] == pytest.approx(7.5, rel=0.01)
+    told = page.locator("#step")
+    for words in ("Step 41", "4 decoding", "20 of prompt 9", "30 of prompt 10", "10 unused"):
+        expect(told).to_contain_text(words)
+
+
+def test_nobody_is_told_anything_while_the_view_is_not_looked_at(opened, scripted):
+    _, url = scripted
+    page = opened(url)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    with page.expect_request("**/live/steps"):
+        page.get_by_role("link", name="Engine", exact=True).click()
+    with page.expect_event("requestfailed", lambda request: "live/steps" in request.url):
+        page.get_by_role("link", name="Playground").click()
+    assert len([each for each in asked if "live" in each]) == 1

@@ -13,6 +13,7 @@ from penstock.server.openai.bodies import GenerationBody
 from penstock.server.openai.fields import IGNORED
 from penstock.vocabulary.sampling_params import SamplingParams
 
+_EVENTS = "text/event-stream"
 _IN_PATH = re.compile(r"{(\w+)")
 _REF = "#/components/schemas/{name}"
 
@@ -109,8 +110,12 @@ def _responses(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     for media_type in dict.fromkeys(endpoint.media_type for endpoint in endpoints):
         answers = [_schema(each.answer) for each in endpoints if each.media_type == media_type]
         content[media_type] = {"schema": _any_of(answers)}
-    if any(endpoint.streams for endpoint in endpoints):
-        content["text/event-stream"] = {"schema": {"description": "Server-sent events."}}
+    if _EVENTS in content:  # before version 3.2, OpenAPI has no words for the data of events
+        [answer] = [each.answer for each in endpoints if each.media_type == _EVENTS]
+        words = f"Server-sent events; the data of each is a {answer.__name__}."
+        content[_EVENTS] = {"schema": {"description": words}}
+    elif any(endpoint.streams for endpoint in endpoints):
+        content[_EVENTS] = {"schema": {"description": "Server-sent events."}}
     return {"200": {"description": "Success.", "content": content}, **_failures(endpoints)}
 
 

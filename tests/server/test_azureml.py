@@ -79,6 +79,7 @@ async def test_the_parameters_reach_the_engine_under_either_of_their_names():
         (texts("a", best_of=2), "best_of is not supported yet"),
         (texts("a", use_beam_search=True), "use_beam_search is not supported yet"),
         (texts("a", n=2), "/score answers each prompt with one text"),
+        (texts("a", logprobs=2), "/score answers each prompt with one text"),
         (texts("a", max_new_tokens=2000), "maximum context length is 1000"),
         (texts("a", "b", "c"), "this server accepts 2 at a time"),
     ],

@@ -10,6 +10,10 @@ from tests.server.serving import client_of, events
 BEST_OF_2 = {"best_of": 2, "do_sample": True}
 
 
+def chat_instance(**options):
+    return {"instances": [{"messages": [{"role": "user", "content": "x"}], **options}]}
+
+
 async def refusal(body, path="/generate", llm=None, **settings) -> tuple[int, str, str]:
     llm = llm or ScriptedLLM()
     async with client_of(llm, **settings) as client:
@@ -80,7 +84,9 @@ async def test_what_cannot_be_streamed_is_refused(parameters, problem):
         ({"inputs": "x", "stream": True}, "/generate", "`stream` is decided by the path"),
         ({"instances": []}, "/vertex", "instances: Expected `array` of length >= 1"),
         ({"instances": [{"inputs": "x"}] * 5}, "/vertex", "Number of instances exceeds"),
-        ({"instances": [{"messages": [], "n": 2}]}, "/vertex", "messages"),
+        (chat_instance(n=2), "/vertex", "an instance is answered by one text: ask for n at"),
+        (chat_instance(logprobs=True), "/vertex", "an instance is answered by one text"),
+        (chat_instance(use_beam_search=True), "/vertex", "an instance is answered by one text"),
     ],
 )
 async def test_a_body_that_cannot_be_answered_is_refused(body, path, problem):

@@ -22,7 +22,7 @@ Source = TypeVar("Source")
 logger = logging.getLogger(__name__)
 
 
-def json_answer(document: msgspec.Struct) -> Response:
+def json_answer(document: object) -> Response:
     """An answer that is known already."""
     return Response(msgspec.json.encode(document), media_type="application/json")
 

@@ -36,6 +36,12 @@ class CompletionOutput(msgspec.Struct, kw_only=True):
     finish_reason: str | None = None
     stop_reason: int | str | None = None
 
+    @property
+    def mean_logprob(self) -> float:
+        """How likely its tokens were on average, for ranking; 0 where none were asked for."""
+        entries = self.logprobs or ()
+        return sum(entry.logprob for entry in entries) / max(1, len(entries))
+
 
 class RequestOutput(msgspec.Struct, kw_only=True):
     """Everything that came of one prompt, so far or in the end.

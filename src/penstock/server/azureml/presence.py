@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
+from penstock.server.answers import json_answer
 from penstock.server.azureml.wording import AZURE_WORDING
 from penstock.server.endpoint import Endpoint
 from penstock.server.front import Front
@@ -40,12 +41,12 @@ async def show_info(front: Front, request: Request) -> Response:
         model_type=_MODEL_TYPES[task],
         model_provider_name=front.settings.model_provider,
     )
-    return Response(msgspec.json.encode(info), media_type="application/json")
+    return json_answer(info)
 
 
 async def show_swagger(front: Front, request: Request) -> Response:
     """Describes all routes, as /openapi.json does."""
-    return Response(msgspec.json.encode(request.app.openapi()), media_type="application/json")
+    return json_answer(request.app.openapi())
 
 
 SHOW_HEALTH = Endpoint(

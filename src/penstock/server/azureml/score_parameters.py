@@ -66,8 +66,7 @@ def understood(
         ids = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
         options["stop_token_ids"] = [*options.get("stop_token_ids", ()), *ids]
     params = sampling_params_from(options, also_known=[*own_names, *IGNORED])
-    if params.n != 1:
-        raise InvalidRequest("n: /score answers each prompt with one text.", param="n")
+    _check_one_text(params)
     return own, params, max_tokens is not None
 
 
@@ -82,6 +81,14 @@ def _check_supported(own: ScoreParameters) -> None:
     for name, harmless in (("use_beam_search", False), ("best_of", 1)):
         if getattr(own, name) != harmless:
             raise InvalidRequest(f"{name} is not supported yet by this server.", param=name)
+
+
+def _check_one_text(params: SamplingParams) -> None:
+    for name, harmless in (("n", 1), ("logprobs", None), ("prompt_logprobs", None)):
+        if getattr(params, name) != harmless:
+            raise InvalidRequest(
+                f"{name}: /score answers each prompt with one text, and nothing else.", param=name
+            )
 
 
 def _max_tokens(own: ScoreParameters, options: dict[str, Any]) -> int | None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from functools import cached_property
-from statistics import fmean
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -175,14 +175,10 @@ def likeliest(completions: list[CompletionOutput], count: int) -> list[Completio
     """
     if count == len(completions):
         return completions
-    ranked = sorted(completions, key=_mean_logprob, reverse=True)[:count]
+    ranked = sorted(completions, key=attrgetter("mean_logprob"), reverse=True)[:count]
     return [
         msgspec.structs.replace(completion, index=index) for index, completion in enumerate(ranked)
     ]
-
-
-def _mean_logprob(completion: CompletionOutput) -> float:
-    return fmean(entry.logprob for entry in completion.logprobs or ())
 
 
 class _PromptStream:

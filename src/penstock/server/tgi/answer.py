@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -44,17 +45,12 @@ async def collected(jobs: Sequence[GenerateJob], generations: Generations) -> li
 
 
 def _outcome(job: GenerateJob, result: RequestOutput) -> Outcome:
-    best, *others = sorted(result.outputs, key=_mean_logprob, reverse=True)
+    best, *others = sorted(result.outputs, key=attrgetter("mean_logprob"), reverse=True)
     answer = GenerateAnswer(
         generated_text=job.prefix + best.text,
         details=_details(job, result, best, others) if job.parameters.reports_details else UNSET,
     )
     return Outcome(answer, len(best.token_ids))
-
-
-def _mean_logprob(output: CompletionOutput) -> float:
-    logprobs = [entry.logprob for entry in output.logprobs or ()]
-    return sum(logprobs) / len(logprobs) if logprobs else 0.0
 
 
 def _details(

@@ -6,6 +6,7 @@ import msgspec
 from fastapi import Request, Response
 
 import penstock
+from penstock.server.answers import json_answer
 from penstock.server.endpoint import Endpoint
 from penstock.server.front import Front
 from penstock.server.health import HEALTH
@@ -44,7 +45,7 @@ async def show(front: Front, request: Request) -> Response:
         max_total_tokens=front.llm.max_model_len,
         max_client_batch_size=settings.max_client_batch_size,
     )
-    return Response(msgspec.json.encode(info), media_type="application/json")
+    return json_answer(info)
 
 
 SHOW_INFO = Endpoint("GET", "/info", show, answer=ServerInfo, wording=TGI_WORDING)

@@ -91,7 +91,7 @@ async def _prompt(front: Front, inputs: str, truncate: int | None) -> Prompt:
     token_ids = await off_loop_if_long(lambda: encode(inputs) if inputs else [], len(inputs))
     if not token_ids:
         raise InvalidRequest("`inputs` cannot be empty", param="inputs")
-    return Prompt(token_ids[-(truncate or 0) :], inputs)
+    return Prompt(token_ids if truncate is None else token_ids[-truncate:], inputs)
 
 
 def max_input_tokens(front: Front) -> int:

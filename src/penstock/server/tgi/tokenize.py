@@ -6,6 +6,7 @@ import msgspec
 from fastapi import Request, Response
 from msgspec import Meta
 
+from penstock.server.answers import json_answer
 from penstock.server.decoding import converted, parse_object
 from penstock.server.endpoint import Endpoint
 from penstock.server.errors import HttpError
@@ -47,13 +48,16 @@ async def tokenize(front: Front, request: Request) -> Response:
     inputs = converted(parse_object(await request.body()), TokenizeInputs).inputs
     tokenizer = front.llm.tokenizer
     tokens = await off_loop_if_long(lambda: tokenizer.encode_with_offsets(inputs), len(inputs))
-    return _json(
+    return json_answer(
         [SimpleToken(id_, inputs[start:stop], start, stop) for id_, (start, stop) in tokens]
     )
 
 
 async def chat_tokenize(front: Front, request: Request) -> Response:
-    """Tells a conversation as the chat template writes it, and its tokens."""
+    """Tells a conversation as the chat template writes it, and its tokens.
+
+    The body is that of a chat; whatever in it does not change the prompt is checked, and no more.
+    """
     body, _ = decode_body(parse_object(await request.body()), ChatBody, {})
     front.check_model(body.model)
     offered = offer(body.tools, body.tool_choice, parallel=True, formats=front.formats)
@@ -62,7 +66,7 @@ async def chat_tokenize(front: Front, request: Request) -> Response:
     except InvalidRequest as error:
         raise HttpError(400, str(error), param=error.param, code=TEMPLATE_ERROR) from None
     tokens = _placed(prompt.token_ids, front.llm.tokenizer)
-    return _json(ChatTokenized(tokens, prompt.text or ""))
+    return json_answer(ChatTokenized(tokens, prompt.text or ""))
 
 
 def _placed(token_ids: list[int], tokenizer: Tokenizer) -> list[SimpleToken]:
@@ -74,10 +78,6 @@ def _placed(token_ids: list[int], tokenizer: Tokenizer) -> list[SimpleToken]:
         tokens.append(SimpleToken(id_, text, start, start + len(text)))
         start += len(text)
     return tokens
-
-
-def _json(document: object) -> Response:
-    return Response(msgspec.json.encode(document), media_type="application/json")
 
 
 TOKENIZE = Endpoint(

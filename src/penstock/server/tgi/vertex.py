@@ -4,6 +4,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import msgspec
+import msgspec.structs
 from fastapi import Request, Response
 from msgspec import Meta
 
@@ -14,14 +15,26 @@ from penstock.server.front import Front
 from penstock.server.generations import Generations
 from penstock.server.openai.bodies import ChatBody, decode_body
 from penstock.server.openai.prompts import conversation
+from penstock.server.openai.structured import StructuredFields
 from penstock.server.prompts import fitted
 from penstock.server.tgi.answer import collected
 from penstock.server.tgi.job import GenerateJob, submitted, understood
 from penstock.server.tgi.parameters import GenerateParameters
 from penstock.server.tgi.wording import TGI_WORDING
 from penstock.vocabulary.errors import InvalidRequest
+from penstock.vocabulary.sampling_params import SamplingParams
 
 Instance = dict[str, Any]
+
+_HONOURED = {
+    "messages",
+    "model",
+    "chat_template_kwargs",
+    "add_generation_prompt",
+    "add_special_tokens",
+    *StructuredFields.__struct_fields__,
+}
+"""Of a chat's own fields, those that count in an instance."""
 
 
 class VertexBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,12 +95,7 @@ async def _chat_job(front: Front, instance: Instance) -> GenerateJob:
     defaults = {"max_tokens": front.llm.max_model_len, **front.llm.sampling_defaults}
     body, params = decode_body(instance, ChatBody, defaults)
     front.check_model(body.model)
-    if body.stream or body.tools or params.n != 1:
-        raise InvalidRequest(
-            "an instance is answered by one text: ask for tools, several choices or a stream at "
-            "/v1/chat/completions",
-            param="instances",
-        )
+    _check_one_text(body, params)
     prompt = await conversation(body, None, front.llm.tokenizer)
     is_given = instance.get("max_tokens") is not None
     return GenerateJob(
@@ -98,6 +106,21 @@ async def _chat_job(front: Front, instance: Instance) -> GenerateJob:
         parameters=GenerateParameters(),
         tokenizer=front.llm.tokenizer,
     )
+
+
+def _check_one_text(body: ChatBody, params: SamplingParams) -> None:
+    """Refuse what asks for more than the one text that answers an instance."""
+    asked = [
+        field.name
+        for field in msgspec.structs.fields(ChatBody)
+        if field.name not in _HONOURED and getattr(body, field.name) != field.default
+    ]
+    asked += [name for name in ("prompt_logprobs", "n") if getattr(params, name) not in (None, 1)]
+    if asked:
+        raise InvalidRequest(
+            f"an instance is answered by one text: ask for {asked[0]} at /v1/chat/completions",
+            param=asked[0],
+        )
 
 
 PREDICT = Endpoint(

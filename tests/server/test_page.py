@@ -1,16 +1,22 @@
 """The page's files, and the events of its live view. tests/browser opens it in a browser."""
 
 import asyncio
+import contextlib
 import json
 import re
 
 import httpx
 import pytest
+from fastapi import Request
 
+from penstock.server.front import front_of
+from penstock.server.page import live_steps
 from penstock.server.page.files import FILES
+from penstock.server.serve import serve
+from penstock.server.settings import ServerSettings
 from penstock.vocabulary.messages import EngineStats, PromptSlice, Step
 from tests.server.scripted_llm import ScriptedLLM
-from tests.server.serving import client_of, listening
+from tests.server.serving import client_of, events
 
 
 def step(number: int, **fields) -> Step:
@@ -88,13 +94,21 @@ class Watcher:
                     return json.loads(line.removeprefix("data: "))
         return None
 
+    async def next_with_steps(self):
+        while not (event := await self.next())["steps"]:
+            pass
+        return event
+
 
 @pytest.fixture
-def live():
-    """(a scripted engine, and the URL of a server around it)."""
-    llm = ScriptedLLM()
-    with listening(llm) as url:
-        yield llm, url
+async def live():
+    """(a scripted engine, and the URL of a server around it, in the test's own event loop)."""
+    llm, url = ScriptedLLM(), asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve(llm, ServerSettings(port=0), on_ready=url.set_result))
+    yield llm, await url
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
 
 
 async def test_a_watcher_sees_the_steps_of_late_and_then_each_new_one(live):
@@ -111,7 +125,7 @@ async def test_a_watcher_sees_the_steps_of_late_and_then_each_new_one(live):
         assert first["latencies"]["time_to_first_token"][-1] == [None, 0]
         for number in (2, 3):
             llm.steps.add(step(number))
-        assert [each["number"] for each in (await watcher.next())["steps"]] == [2, 3]
+        assert [each["number"] for each in (await watcher.next_with_steps())["steps"]] == [2, 3]
         assert (await watcher.next())["steps"] == []  # a second later, so that silence means death
 
 
@@ -123,9 +137,27 @@ async def test_a_slow_watcher_loses_steps_and_is_told_how_many(live):
         await watcher.next()
         for number in range(2, 1002):
             llm.steps.add(step(number))
-        event = await watcher.next()
+        event = await watcher.next_with_steps()
         assert event["num_missed"] + len(event["steps"]) == 1000
         assert event["steps"][-1]["number"] == 1001 and len(event["steps"]) < 1000
+
+
+async def test_steps_that_come_while_an_event_is_sent_are_told_by_the_next(llm):
+    llm.steps.add(step(1))
+    front = front_of(llm, ServerSettings())
+    sent = []
+
+    async def send(message):
+        if data := message.get("body"):
+            sent.append([each["number"] for each in events(data.decode())[0]["steps"]])
+            if len(sent) < 3:
+                llm.steps.add(step(len(sent) + 1))
+            front.is_draining = len(sent) == 3
+
+    response = await live_steps.watch(front, Request({"type": "http"}))
+    async with asyncio.timeout(10):
+        await response({"type": "http"}, asyncio.Event().wait, send)
+    assert sent == [[1], [2], [3]]
 
 
 async def test_latencies_are_counted_as_prometheus_counts_them(live):

@@ -30,7 +30,9 @@ def application():
     return create_app(ScriptedLLM(), ServerSettings(dialects=every))
 
 
-document = schemathesis.openapi.from_asgi("/openapi.json", application())
+document = schemathesis.openapi.from_asgi("/openapi.json", application()).exclude(
+    path="/live/steps"  # its answer never ends
+)
 
 
 @document.parametrize()

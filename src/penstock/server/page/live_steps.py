@@ -52,8 +52,9 @@ async def _events(front: Front) -> AsyncGenerator[bytes]:
     while not front.is_draining:
         now = time.monotonic()
         if log.num_added > num_read or now - told_at >= QUIET_S:
-            yield b"data: " + json_part(_event(front, num_read)) + b"\n\n"
-            num_read, told_at = log.num_added, now
+            event = _event(front, num_read)
+            num_read, told_at = log.num_added, now  # while the event is sent, more may be added
+            yield b"data: " + json_part(event) + b"\n\n"
         await asyncio.sleep(INTERVAL_S)
 
 

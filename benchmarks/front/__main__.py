@@ -24,6 +24,7 @@ from benchmarks.front.scripted_engine import Pace
 from benchmarks.front.server import Front, served
 
 _MIB = 2**20
+_WARM_UP_REQUESTS = 4000  # of a soak: until caches are full
 console = Console()
 
 
@@ -107,21 +108,26 @@ async def overload(options: argparse.Namespace) -> None:
 
 
 async def soak(options: argparse.Namespace) -> None:
-    """Bytes that the front's resident memory grows by, for each short request."""
+    """Bytes that either process's resident memory grows by, for each short request."""
     pace = None if options.embedded else Pace(step_s=0.002, max_num_seqs=64)
     batch = options.requests // 10
-    with served(pace) as front:
-        chance, sizes = random.Random(0), []
+    # a KV cache is memory from the moment it is first written: a small one is so before we count
+    with served(pace, "--kv-cache-gib", "0.02") as front:
+        chance = random.Random(0)
         request = [
             completion(prompt="x" * chance.randrange(1, 60), max_tokens=4) for _ in range(64)
         ]
-        for number in track(range(-2, 10), description="Requests", transient=True):
-            await _many(front, request, batch)
-            if number >= -1:
-                sizes.append(front.resident_bytes())
-    grown = (sizes[-1] - sizes[0]) / (10 * batch)
-    console.print(f"{10 * batch} requests: {grown:.1f} bytes each; MiB: ", end="")
-    console.print(", ".join(f"{size / _MIB:.1f}" for size in sizes))
+        sizes: dict[str, list[int]] = {"front": [], "engine": []}
+        await _many(front, request, _WARM_UP_REQUESTS)
+        for number in track(range(11), description="Requests", transient=True):
+            if number:
+                await _many(front, request, batch)
+            sizes["front"].append(front.resident_bytes())
+            sizes["engine"].append(front.engine_resident_bytes())
+    for name, seen in sizes.items():
+        grown = (seen[-1] - seen[0]) / (10 * batch)
+        console.print(f"{10 * batch} requests, {name}: {grown:.1f} bytes each; MiB: ", end="")
+        console.print(", ".join(f"{size / _MIB:.2f}" for size in seen))
 
 
 async def _many(front: Front, requests: Sequence[bytes], count: int) -> None:

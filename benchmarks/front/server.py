@@ -33,7 +33,17 @@ class Front:
         return (int(after_name[11]) + int(after_name[12])) / _TICKS_PER_S
 
     def resident_bytes(self) -> int:
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+        """What the front itself keeps in memory."""
+        return _resident_bytes(self.pid)
+
+    def engine_resident_bytes(self) -> int:
+        """What the engine process, the front's only child, keeps in memory."""
+        [engine] = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return _resident_bytes(int(engine))
+
+
+def _resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
 
 
 @contextlib.contextmanager

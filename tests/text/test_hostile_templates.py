@@ -14,6 +14,10 @@ DOUBLED = """\
 {% for i in range(60) %}{% set ns.x = EXPR %}{% endfor %}
 """
 NESTED = DOUBLED.replace("EXPR", "[ns.x, ns.x]")
+KEPT = """\
+{% set ns = namespace(x=[]) %}
+{% for i in range(99999) %}{% set ns.x = ns.x + [EXPR] %}{% endfor %}
+"""
 FORKING = "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}"
 LONG = "'a' * 1000000"
 
@@ -83,6 +87,19 @@ def test_what_the_template_is_given_cannot_be_changed(expression):
         (f"{{% for i in {LONG} %}}{{% for j in {LONG} %}}{{% endfor %}}{{% endfor %}}", "time"),
         (FORKING + "{{ f(60) }}", "processor time"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nests too deeply"),
+        # without any loop, which filters run in C
+        ("{{ (['a' * 40] * 50000) | map('urlencode') | map('urlencode') | list }}", "time"),
+        ("{{ ([range(99999)] * 9999) | map('list') | list | length }}", "stopped"),
+        ("{{ ([" + LONG + "] * 9999) | sort }}", "over 4000000 characters"),
+        ("{{ ([" + LONG + "] * 9999) | select('in', 'b') | list }}", "over 4000000 characters"),
+        ("{{ 1 | round(99999999, 'ceil') }}", "at most 100 digits"),
+        ("{{ messages | length | round(-99999999, 'floor') }}", "at most 100 digits"),
+        (
+            "{% set a = namespace(x=[1]) %}{% set b = namespace(x=[1]) %}{% for i in range(40) %}"
+            "{% set a.x = [a.x, a.x] %}{% set b.x = [b.x, b.x] %}{% endfor %}{{ a.x == b.x }}",
+            "over 4000000 characters",
+        ),
+        ("{{ 'a' " + "~ ('b' * 4000000)[1:] " * 2000 + "}}", "stopped"),
     ],
 )
 def test_no_template_runs_for_ever(source, message):
@@ -124,6 +141,17 @@ def test_no_template_runs_for_ever(source, message):
         "{{ '{:9999999999}'.format(1) }}",
         "{{ '{:{}}'.format(1, 10 ** 10) }}",
         "{{ lipsum(10 ** 6) }}",
+        "{{ ([[0] * 4000000] * 100) | sum(start=[]) | length }}",
+        "{{ (['a' * 4000000] * 1000) | map('upper') | list | length }}",
+        "{{ (1).to_bytes(4000000000, 'big') | length }}",
+        "{{ 'a'.encode() * 4000000000 }}",
+        "{{ 'a'.encode().ljust(4000000000) | length }}",
+        KEPT.replace("EXPR", "[0] * 400000"),
+        KEPT.replace("EXPR", "('a' * 400000) ~ i"),
+        KEPT.replace("EXPR", "('a' * 400000).split('a')"),
+        KEPT.replace("EXPR", "('a' * 400000)[1:]"),
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}"
+        "{% set x %}" + "a" * 100000 + "{{ i }}{% endset %}{% set ns.x = ns.x + [x] %}{% endfor %}",
     ],
 )
 def test_no_template_fills_the_memory(source):

@@ -13,7 +13,7 @@ _MAX_INT_BITS = 4096
 _MAX_WIDTH = 9_999
 _ATOM_CHARS = 8  # about what a number, or a pair of brackets and a comma, takes
 _WIDE_FIELD = re.compile(r"%[^%a-zA-Z]*(\*|[0-9]{5})")
-_PADDING = {"center", "expandtabs", "ljust", "rjust", "translate", "zfill"}
+_PADDING = {"center", "encode", "expandtabs", "ljust", "rjust", "translate", "zfill"}
 
 
 class TemplateTooCostly(TemplateError):

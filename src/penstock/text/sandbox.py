@@ -2,15 +2,19 @@
 
 Jinja's immutable sandbox keeps a template from reaching Python and from changing what it is given.
 It does not keep one from running for ever or from filling the memory. Here every loop and macro
-checks the time, every output counts, and what multiplies text is refused beforehand (`growth`).
+checks the time, as does every filter, test and call; whatever these build counts; and what
+multiplies text is refused beforehand (`growth`).
 """
 
+import functools
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import jinja2
-from jinja2 import filters, nodes, pass_context, pass_eval_context
+from jinja2 import filters, nodes, pass_context, pass_environment, pass_eval_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.nodes import EvalContext
@@ -24,7 +28,17 @@ from penstock.text.growth import MAX_CHARS, TemplateTooCostly, check_len, check_
 
 MAX_RENDER_S = 2.0
 _MAX_CHARS_HANDLED = 16 * MAX_CHARS  # text may pass through several macros on its way out
-_ALLOWANCE = "allowance of this render"  # templates cannot name a variable with spaces
+_MAX_CHARS_BUILT = 64 * MAX_CHARS  # values may be built and thrown away on the way, too
+_ITEM_CHARS = 32  # what an item of a list takes
+_MAX_DIGITS = 100
+_Value = TypeVar("_Value")
+# These look at every item of a list, however large it is and however often it is there.
+_LOOKING = {"dictsort", "groupby", "list", "map", "max", "min", "reject", "rejectattr", "select"}
+_LOOKING |= {"selectattr", "sort", "sum", "unique"}
+_COMPARING = {"eq", "equalto", "==", "ne", "!=", "lt", "lessthan", "<", "le", "<=", "gt", "in"}
+_COMPARING |= {"greaterthan", ">", "ge", ">="}
+_SMALL = (nodes.Const, nodes.Compare, nodes.Test, nodes.Not, nodes.Sub, nodes.Neg)
+_OPERATIONS_BETWEEN_LOOKS = 16  # at the clock, which takes longer than most operations
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
@@ -49,8 +63,14 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             "join": _join,
             "pprint": _pprint,
             "replace": _replace,
+            "round": _round,
             "string": _string,
+            "sum": _sum,
         }
+        for name, filter_ in self.filters.items():
+            self.filters[name] = _metered(filter_, looks=name in _LOOKING)
+        for name in _COMPARING:
+            self.tests[name] = _metered(self.tests[name], looks=True)
 
     def metered(self, source: str) -> jinja2.Template:
         """The template `source`, made to count what it does."""
@@ -58,16 +78,18 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         assert isinstance(meter, Meter)
         tree = self.parse(source)
         _MeterReader(meter).visit(tree)
-        return jinja2.Template.from_code(self, self.compile(tree), self.make_globals(None))
+        with _fresh_allowance():  # for constant expressions, which are computed now
+            return jinja2.Template.from_code(self, self.compile(tree), self.make_globals(None))
 
     def render(self, template: jinja2.Template, variables: Mapping[str, object]) -> str:
         """The output. Raises `TemplateTooCostly` as soon as it is too long, or takes too long."""
         pieces, num_chars = [], 0
-        for piece in template.generate({**variables, _ALLOWANCE: _Allowance()}):
-            pieces.append(piece)
-            num_chars += len(piece)
-            if num_chars > MAX_CHARS:
-                raise TemplateTooCostly(f"the output is longer than {MAX_CHARS} characters")
+        with _fresh_allowance():
+            for piece in template.generate(variables):
+                pieces.append(piece)
+                num_chars += len(piece)
+                if num_chars > MAX_CHARS:
+                    raise TemplateTooCostly(f"the output is longer than {MAX_CHARS} characters")
         return "".join(pieces)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> jinja2.Undefined:
@@ -81,7 +103,12 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             if method.__name__ == "join" and args:
                 args = (list(args[0]), *args[1:])  # an iterator could be looked at only once
             growth.check_method(owner, method.__name__, (*args, *kwargs.values()))
-        return super().call(__context, __obj, *args, **kwargs)
+        elif isinstance(owner, int | float | bytes):
+            raise TemplateTooCostly("chat templates may not use methods of numbers or bytes")
+        return _built(super().call(__context, __obj, *args, **kwargs))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        return _built(super().call_binop(context, operator, left, right))
 
 
 class GenerationTag(Extension):
@@ -96,16 +123,25 @@ class GenerationTag(Extension):
 
 
 class Meter(Extension):
-    """What metered templates call: in every round of a loop or macro, and to concatenate."""
+    """What metered templates call: in every round of a loop or macro, and for what would otherwise
+    be computed without a call.
+    """
 
-    @pass_context
-    def check_time(self, context: Context) -> str:
-        context[_ALLOWANCE].check_time()
+    def check_time(self) -> str:
+        _allowance.get().check_time()
         return ""
 
     def concatenate(self, *values: object) -> str:
         check_weight(*values)
-        return "".join(map(str, values))
+        return _built("".join(map(str, values)))
+
+    def built(self, value: object) -> object:
+        return _built(value)
+
+    def compared(self, value: object) -> object:
+        check_weight(value)
+        _allowance.get().check_time()
+        return value
 
 
 class _MeterReader(NodeTransformer):
@@ -120,7 +156,24 @@ class _MeterReader(NodeTransformer):
             node.body.insert(0, nodes.ExprStmt(self._meter.call_method("check_time")))
         elif isinstance(node, nodes.Concat):
             return self._meter.call_method("concatenate", node.nodes, lineno=node.lineno)
+        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+            return self._meter.call_method("built", [node], lineno=node.lineno)
+        elif isinstance(node, nodes.AssignBlock):
+            node.filter = nodes.Filter(node.filter, "string", [], [], None, None)
+        elif isinstance(node, nodes.Compare):
+            self._weigh(node)
         return node
+
+    def _weigh(self, node: nodes.Compare) -> None:
+        """Comparing with a number or a constant is cheap; lists may hold the same many times."""
+        sides = [node.expr, *(operand.expr for operand in node.ops)]
+        if not any(isinstance(side, _SMALL) for side in sides):
+            node.expr = self._compared(node.expr)
+            for operand in node.ops:
+                operand.expr = self._compared(operand.expr)
+
+    def _compared(self, side: nodes.Expr) -> nodes.Expr:
+        return self._meter.call_method("compared", [side], lineno=side.lineno)
 
 
 class _Allowance:
@@ -129,6 +182,8 @@ class _Allowance:
     def __init__(self) -> None:
         self._deadline = time.thread_time() + MAX_RENDER_S
         self._num_chars_left = _MAX_CHARS_HANDLED
+        self._num_built_left = _MAX_CHARS_BUILT
+        self._num_built = 0
 
     def check_time(self) -> None:
         if time.thread_time() > self._deadline:
@@ -139,12 +194,55 @@ class _Allowance:
         if self._num_chars_left < 0:
             raise TemplateTooCostly(f"the template writes over {_MAX_CHARS_HANDLED} characters")
 
+    def build(self, num_chars: int) -> None:
+        self._num_built += 1
+        if not self._num_built % _OPERATIONS_BETWEEN_LOOKS:
+            self.check_time()
+        self._num_built_left -= num_chars
+        if self._num_built_left < 0:
+            raise TemplateTooCostly("the template builds too many values")
+
+
+_allowance: ContextVar[_Allowance] = ContextVar("allowance of this render")
+
+
+@contextmanager
+def _fresh_allowance() -> Iterator[None]:
+    token = _allowance.set(_Allowance())
+    try:
+        yield
+    finally:
+        _allowance.reset(token)
+
+
+def _built(value: _Value) -> _Value:
+    """`value`, which an operation has made, and which counts."""
+    if isinstance(value, str):
+        check_len(len(value))
+        _allowance.get().build(len(value))
+    else:
+        size = len(value) if isinstance(value, bytes | list | tuple | dict) else 1
+        _allowance.get().build(_ITEM_CHARS * size)
+    return value
+
+
+def _metered(function: Any, *, looks: bool) -> Callable[..., Any]:
+    """A filter or test whose time and result count."""
+
+    @functools.wraps(function)
+    def metered(*args: Any, **kwargs: Any) -> Any:
+        if looks:
+            check_weight(*args, *kwargs.values())
+        return _built(function(*args, **kwargs))
+
+    return metered
+
 
 @pass_context
 def _counted(context: Context, value: object) -> str:
     """The text of a value on its way out, be it out of a macro or out of the template."""
     text = _string(value)
-    context[_ALLOWANCE].spend(len(text))
+    _allowance.get().spend(len(text))
     return text
 
 
@@ -184,3 +282,21 @@ def _replace(
 ) -> str:
     growth.check_method(str(text), "replace", (old, new))
     return filters.do_replace(eval_context, text, old, new, count)
+
+
+def _round(value: float, precision: int = 0, method: Any = "common") -> float:
+    if abs(precision) > _MAX_DIGITS:
+        raise TemplateTooCostly(f"numbers are rounded to at most {_MAX_DIGITS} digits")
+    return filters.do_round(value, precision, method)
+
+
+@pass_environment
+def _sum(
+    environment: jinja2.Environment,
+    iterable: Iterable[Any],
+    attribute: str | int | None = None,
+    start: Any = 0,
+) -> Any:
+    if not isinstance(start, int | float):
+        raise TemplateTooCostly("only numbers can be summed up")
+    return filters.sync_do_sum(environment, iterable, attribute, start)

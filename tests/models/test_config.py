@@ -152,3 +152,36 @@ def test_a_config_that_is_no_json_object_is_refused(tmp_path: Path, content: byt
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ModelError, match=r"config\.json"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rope_theta": 10**400}, "rope_theta must be a finite number"),
+        ({"rope_theta": float("nan")}, "rope_theta must be a finite number"),
+        ({"hidden_size": 10**400}, "hidden_size must be a positive integer"),
+        ({"rope_scaling": {"rope_type": []}}, "rope scaling [], which is not supported"),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "original_max_position_embeddings": "far"}},
+            "original_max_position_embeddings must be a positive integer",
+        ),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": "m"}},
+            "mscale must be a finite number",
+        ),
+    ],
+)
+def test_values_that_no_model_can_have_are_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    assert said in refused(tmp_path, **changes)
+
+
+def test_more_heads_than_dimensions_are_refused(tmp_path: Path) -> None:
+    falcon = {"architectures": ["FalconForCausalLM"], "num_attention_heads": 16}
+    assert "turn by pairs" in refused(tmp_path, **falcon)
+
+
+def test_a_recommended_sampling_option_must_be_a_number(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"temperature": "hot"}')
+    assert "temperature must be a finite number, not 'hot'" in refused(tmp_path)

@@ -1,9 +1,11 @@
 import json
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, pre_tokenizers
+from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 
 from penstock.text.spelling import spelling_of
@@ -192,6 +194,18 @@ def test_named_templates_without_a_default_are_refused_by_name(tmp_path):
     save(tmp_path, vocabularies.byte_level(), chat_template=named)
     with pytest.raises(ModelError, match="tool_use"):
         Tokenizer.from_dir(tmp_path)
+
+
+def test_of_named_templates_those_without_a_proper_name_are_passed_over(tmp_path):
+    named = [{"name": [], "template": "t"}, {"name": "default", "template": "by default"}]
+    save(tmp_path, vocabularies.byte_level(), chat_template=named)
+    assert Tokenizer.from_dir(tmp_path).chat_template.render([]) == "by default"
+
+
+def test_a_text_that_the_library_fails_on_is_refused_in_its_words():
+    library = tokenizers.Tokenizer(WordLevel({"one": 0}, unk_token="gone"))
+    with pytest.raises(InvalidRequest, match=r"cannot encode this text: .*Missing"):
+        Tokenizer(library).encode("two")
 
 
 def test_no_more_text_is_encoded_than_allowed():

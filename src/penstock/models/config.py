@@ -11,7 +11,7 @@ import torch
 
 from penstock.models.compressed_tensors import Compression, read_compression
 from penstock.models.families import ARCHITECTURES
-from penstock.models.hf_config import HfConfig
+from penstock.models.hf_config import HfConfig, finite
 from penstock.models.sources import Source
 from penstock.models.spec import DecoderSpec
 from penstock.vocabulary.errors import ModelError
@@ -138,4 +138,7 @@ def _token_ids(found: Any) -> list[int]:
 def _sampling_defaults(generation: dict[str, Any]) -> dict[str, Any]:
     if generation.get("do_sample") is False:
         return {}
-    return {name: generation[name] for name in SAMPLING_OPTIONS if generation.get(name) is not None}
+    named = [name for name in SAMPLING_OPTIONS if generation.get(name) is not None]
+    for name in named:
+        finite(f"generation_config.json: {name}", generation[name])
+    return {name: generation[name] for name in named}

@@ -1,5 +1,8 @@
 """A config.json as families read it: typed, with defaults, and with errors that name the option."""
 
+import contextlib
+import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +11,7 @@ from penstock.kernels.activation.reference import ACTIVATIONS
 from penstock.vocabulary.errors import ModelError
 
 _MISSING: Any = object()
+_MAX_INTEGER = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +38,10 @@ class HfConfig:
     def integer(self, name: str, default: Any = _MISSING) -> int:
         """A count or a size, at least 1."""
         found = self.value(name, default)
-        if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-            raise ModelError(f"config.json: {name} must be a positive integer, not {found!r}.")
+        if type(found) is not int or not 1 <= found <= _MAX_INTEGER:
+            raise ModelError(
+                f"config.json: {name} must be a positive integer, not {reprlib.repr(found)}."
+            )
         return found
 
     def optional_integer(self, name: str) -> int | None:
@@ -43,10 +49,9 @@ class HfConfig:
         return None if self.value(name, None) is None else self.integer(name)
 
     def number(self, name: str, default: Any = _MISSING) -> float:
+        """Any number but the infinite ones, which JSON in Python knows."""
         found = self.value(name, default)
-        if isinstance(found, bool) or not isinstance(found, int | float):
-            raise ModelError(f"config.json: {name} must be a number, not {found!r}.")
-        return float(found)
+        return finite(f"config.json: {name}", found)
 
     def flag(self, name: str, default: bool) -> bool:
         found = self.value(name, default)
@@ -72,3 +77,12 @@ class HfConfig:
         for name, value in harmless.items():
             if (found := self.value(name, value)) != value:
                 raise ModelError(f"config.json: {name} is {found!r}, which is not supported.")
+
+
+def finite(what: str, found: Any) -> float:
+    """`found` as a number. Raises `ModelError` if `what`, an option, is none, or is infinite."""
+    if type(found) in (int, float):
+        with contextlib.suppress(OverflowError):  # Python's integers have no end
+            if math.isfinite(found):
+                return float(found)
+    raise ModelError(f"{what} must be a finite number, not {reprlib.repr(found)}.")

@@ -41,7 +41,7 @@ def rope(config: HfConfig, head_dim: int, *, partial: bool = False) -> Rope:
     """
     options = HfConfig(_gathered(config))
     kind = options.value("rope_type", options.value("type", "default"))
-    if kind not in _OPTIONS:
+    if not isinstance(kind, str) or kind not in _OPTIONS:
         raise ModelError(
             f"config.json asks for the rope scaling {kind!r}, which is not supported.",
             remedy=f"Supported are {', '.join(_OPTIONS)}.",
@@ -89,7 +89,7 @@ def _scaling(kind: str, options: HfConfig, config: HfConfig) -> RopeScaling | No
         return LinearScaling(options.number("factor"))
     longest = config.integer("max_position_embeddings")
     inside = options.value("original_max_position_embeddings", longest)
-    original = int(config.value("original_max_position_embeddings", inside))
+    original = config.integer("original_max_position_embeddings", inside)
     if kind == "llama3":
         return Llama3Scaling(
             factor=options.number("factor"),
@@ -114,5 +114,5 @@ def _yarn_attention(factor: float, options: HfConfig) -> float:
     def growth(weight: float) -> float:
         return 0.1 * weight * math.log(factor) + 1.0 if factor > 1.0 else 1.0
 
-    mscale, all_dim = options.value("mscale", 0), options.value("mscale_all_dim", 0)
+    mscale, all_dim = options.number("mscale", 0), options.number("mscale_all_dim", 0)
     return growth(mscale) / growth(all_dim) if mscale and all_dim else growth(1.0)

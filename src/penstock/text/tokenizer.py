@@ -90,6 +90,10 @@ class Tokenizer:
             return encoding.ids
         except TypeError:  # a lone surrogate, which no UTF-8 can carry
             raise InvalidRequest("The text is not valid Unicode.") from None
+        except Exception as error:  # of a text that the vocabulary has no tokens for
+            raise InvalidRequest(
+                f"The model's tokenizer cannot encode this text: {error}."
+            ) from None
 
     def encode_with_offsets(self, text: str) -> list[tuple[int, tuple[int, int]]]:
         """What `encode` gives, and of which characters each token was made: (first, past the last).

@@ -60,12 +60,14 @@ def _default_template(declared: object, model_dir: Path) -> str | None:
     named = {
         entry["name"]: entry["template"]
         for entry in entries
-        if isinstance(entry, dict) and {"name", "template"} <= entry.keys()
+        if isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and entry.get("template") is not None
     }
     template = named.get("default")
     if not isinstance(template, str):
         raise ModelError(
-            f"{model_dir} declares no default chat template, only: {', '.join(map(str, named))}.",
+            f"{model_dir} declares no default chat template, only: {', '.join(named)}.",
             remedy="Put the one to use into chat_template.jinja beside the model.",
         )
     return template

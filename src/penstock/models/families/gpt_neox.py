@@ -18,16 +18,17 @@ def spec(config: HfConfig) -> DecoderSpec:
     hidden, num_heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     attention_bias = config.flag("attention_bias", True)
     parallel = config.flag("use_parallel_residual", True)
+    head_dim = max(1, hidden // num_heads)
     return DecoderSpec(
         vocab_size=config.integer("vocab_size"),
         hidden=hidden,
         num_layers=config.integer("num_hidden_layers"),
         num_heads=num_heads,
         num_kv_heads=num_heads,
-        head_dim=hidden // num_heads,
+        head_dim=head_dim,
         max_positions=config.integer("max_position_embeddings", 2048),
         norm=LayerNorm(config.number("layer_norm_eps", 1e-5)),
-        position=rope(config, hidden // num_heads, partial=True),
+        position=rope(config, head_dim, partial=True),
         mlp=Plain(
             intermediate=config.integer("intermediate_size"),
             activation=config.activation("hidden_act", "gelu"),

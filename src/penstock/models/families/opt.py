@@ -25,7 +25,7 @@ def spec(config: HfConfig) -> DecoderSpec:
         num_layers=config.integer("num_hidden_layers"),
         num_heads=num_heads,
         num_kv_heads=num_heads,
-        head_dim=hidden // num_heads,
+        head_dim=max(1, hidden // num_heads),
         max_positions=config.integer("max_position_embeddings", 2048),
         norm=LayerNorm(1e-5),
         position=Learned(offset=2),

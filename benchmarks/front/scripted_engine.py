@@ -142,6 +142,8 @@ def _ready(pace: Pace) -> Ready:
         ),
         notes=["This engine is a script: it computes nothing."],
         sampling_defaults={},
+        end_token_ids=frozenset(),
+        embedding_size=0,
     )
 
 

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.text.watermark import Greens, detect
@@ -33,6 +33,7 @@ def green_text(key: str, length: int = 200, gamma: float = 0.5) -> list[int]:
 
 
 @given(st.text(min_size=1), tokens, gammas)
+@settings(deadline=None)
 def test_the_list_that_marks_is_the_one_that_is_looked_for(key, before, gamma):
     greens = Greens(key)
     marked = np.unpackbits(greens.of(before, gamma, VOCAB_SIZE), count=VOCAB_SIZE)
@@ -47,6 +48,7 @@ def test_the_lists_stay_the_same_so_that_old_texts_are_found_for_ever():
 
 
 @given(tokens, gammas)
+@settings(deadline=None)
 def test_about_gamma_of_the_vocabulary_is_green(before, gamma):
     share = Greens("key").are_green([before] * VOCAB_SIZE, range(VOCAB_SIZE), gamma).mean()
     assert abs(share - gamma) < 6 * math.sqrt(gamma * (1 - gamma) / VOCAB_SIZE)

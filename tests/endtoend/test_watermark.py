@@ -45,7 +45,8 @@ def test_a_file_or_standard_input_is_told_to_be_marked(marked, tmp_path):
 
 def test_a_server_finds_its_own_texts(tmp_path):
     with penstock_serve(tmp_path, environment=ENVIRONMENT) as server:
-        body = {"prompt": "import os\n", "max_tokens": 200, "ignore_eos": True, "watermark": True}
+        options = {"max_tokens": 300, "ignore_eos": True, "seed": 1, "watermark": True}
+        body = {"prompt": "import os\n", **options}
         text = server.client.post("/v1/completions", json=body).json()["choices"][0]["text"]
         report = server.client.post("/v1/watermark/detect", json={"text": text}).json()
         assert report["is_watermarked"]

@@ -11,6 +11,7 @@ The engine is a script that computes nothing, but for `--embedded`. Nothing else
 import argparse
 import asyncio
 import random
+import resource
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -78,7 +79,8 @@ async def overload(options: argparse.Namespace) -> None:
     """Throughput, refusals, latencies and memory at ten times the load that can be served."""
     pace = None if options.embedded else Pace(step_s=0.05, max_num_seqs=16)
     flags = ["--max-waiting", "32", *(["--max-num-seqs", "16"] if options.embedded else [])]
-    request = completion(max_tokens=32)
+    # long answers from the embedded model, or this client could not offer ten times what it can do
+    request = completion(max_tokens=512 if options.embedded else 32)
     with served(pace, *flags) as front:
         best = await _closed_loop(front, request, clients=32, seconds=options.seconds / 5)
         console.print(f"32 clients in a closed loop: {best:.1f} answers/s")
@@ -201,6 +203,8 @@ def main() -> None:
     parser.add_argument("--watchers", type=int, default=0, help="of the steps, beside the streams")
     parser.add_argument("--embedded", action="store_true", help="the embedded model as engine")
     options = parser.parse_args()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection for each request
     options.seconds = options.seconds or (300 if options.what == "overload" else 10)
     asyncio.run(MEASURES[options.what](options))
 

@@ -22,7 +22,6 @@ from penstock.engine.settings import (
 )
 from penstock.engine.weights import WeightsPlan
 from penstock.kernels.backends import choose_ops
-from penstock.kernels.kv_cache.contract import KV_DTYPES
 from penstock.kernels.ops import REFERENCE, Ops
 from penstock.models.decoder import Decoder
 from penstock.models.kv_cache import KVCache, block_bytes
@@ -166,5 +165,7 @@ def _facts(
         checkpoint_weights=kept_as,
         max_positions=spec.max_positions,
         vocab_size=spec.vocab_size,
-        kv_block_bytes={dtype: block_bytes(spec, BLOCK_SIZE, dtype, ops) for dtype in KV_DTYPES},
+        kv_block_bytes={
+            dtype: block_bytes(spec, BLOCK_SIZE, dtype, ops) for dtype in ops.kv_dtypes
+        },
     )

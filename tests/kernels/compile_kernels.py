@@ -100,7 +100,7 @@ def compile_attention(ops: Ops, dtypes: list[str]) -> None:
                 plan = ops.plan_attention(layout, shape, 16)
                 ops.paged_attention(query.bfloat16(), cache, plan)
                 shape = replace(shape, window=50, key_bias=torch.randn(8, 512))
-                plan = replace(plan, shape=shape, num_ranges=3, range_len=128)
+                plan = replace(plan, shape=shape, num_ranges=3)
                 ops.paged_attention(query.bfloat16(), cache, plan)
 
 

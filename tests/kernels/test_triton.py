@@ -123,8 +123,8 @@ def test_contexts_cut_into_ranges_give_the_same(ops: Ops, options: dict[str, Any
     cache = filled_cache(ops, keys, values)
     plan = ops.plan_attention(layout, shape, BLOCK_SIZE)
     assert plan.num_ranges == 1  # one processor, as far as the interpreter knows
-    for range_len in (64, 128):
-        cut = replace(plan, range_len=range_len, num_ranges=3)
+    for least_range in (64, 128):
+        cut = replace(plan, least_range=least_range, num_ranges=3)
         actual = ops.paged_attention(query, cache, cut)
         assert_near(actual, attend_formula(query, keys, values, layout, shape), 1e-5)
 

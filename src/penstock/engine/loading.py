@@ -20,6 +20,7 @@ from penstock.engine.settings import (
     Resolved,
     resolve,
 )
+from penstock.engine.transfers import transfers_for
 from penstock.engine.weights import WeightsPlan
 from penstock.kernels.backends import choose_ops
 from penstock.kernels.ops import REFERENCE, Ops
@@ -128,7 +129,8 @@ def _runner(prepared: Prepared, on_progress: OnProgress | None) -> Runner:
         device=device,
     )
     key = prepared.settings.watermark_key
-    return Runner(decoder, cache, ops, device, Greens(key) if key is not None else None)
+    greens = Greens(key) if key is not None else None
+    return Runner(decoder, cache, ops, transfers_for(device), greens)
 
 
 def _grammars(prepared: Prepared, tokenizer: Tokenizer | None) -> Grammars:

@@ -45,8 +45,9 @@ class AttentionPlan:
     """Of a tile: tokens times the heads of a group, with some to spare."""
     num_tiles: int
     """At least as many as there are; programs beyond the last one leave at once."""
-    range_len: int
     num_ranges: int
+    """Into so many each sequence's keys are cut."""
+    least_range: int = SHORTEST_RANGE
 
 
 def plan_attention(layout: StepLayout, shape: AttentionShape, block_size: int) -> AttentionPlan:
@@ -64,8 +65,7 @@ def plan_attention(layout: StepLayout, shape: AttentionShape, block_size: int) -
     idle = 2 * num_multiprocessors(layout.positions.device)
     num_ranges = idle // max(1, num_tiles * shape.num_kv_heads)
     num_ranges = max(1, min(num_ranges, longest // SHORTEST_RANGE))
-    range_len = max(1, -(-longest // (num_ranges * KEYS_TILE))) * KEYS_TILE
-    return AttentionPlan(layout, shape, block_size, rows, num_tiles, range_len, num_ranges)
+    return AttentionPlan(layout, shape, block_size, rows, num_tiles, num_ranges)
 
 
 def check_bias(shape: AttentionShape) -> None:
@@ -134,7 +134,7 @@ def _weigh(scores, best, total, out):
 def _attend(
     query, query_stride, kept, scales, table, table_stride, starts, context_lens, num_sequences,
     bias, max_positions, scale, window, num_heads, num_kv_heads, size, block_size,
-    out, partial, logsums, range_len, num_ranges,
+    out, partial, logsums, num_ranges, least_range,
     GROUP: tl.constexpr, DOT: tl.constexpr, TILE: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     tile, kv_head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -152,6 +152,9 @@ def _attend(
         q = tl.load(query + place_in_query, mask=in_head, other=0.0).to(DOT)
         before = tl.load(context_lens + sequence) - query_len
         end = before + tl.minimum(begin + M // GROUP, query_len)
+        range_len = tl.cdiv(before + query_len, num_ranges * TILE) * TILE
+        if partial is not None:
+            range_len = tl.maximum(range_len, least_range)
         first = part * range_len
         if window is not None:
             first = tl.maximum(first, before + begin - window + 1)
@@ -160,15 +163,27 @@ def _attend(
             kv_head, num_kv_heads, first, tl.minimum(end, (part + 1) * range_len), bias,
             max_positions, scale * _LOG2_E, window, block_size, size, DOT, TILE, M, D,
         )  # fmt: skip
-        found = found / tl.where(total == 0, 1.0, total)[:, None]
         place = place * num_heads + heads[:, None]
-        if partial is None:
-            tl.store(out + place * size + element, found.to(out.dtype.element_ty), mask=in_head)
-        else:
-            place = place * num_ranges + part
-            tl.store(partial + place * size + element, found, mask=in_head)
-            logsum = tl.where(total == 0, float("-inf"), best + tl.log2(total))
-            tl.store(logsums + place, logsum[:, None], mask=is_there[:, None])
+        _leave(
+            found, best, total, place, in_head, is_there, out, partial, logsums, part, num_ranges,
+            element, size,
+        )  # fmt: skip
+
+
+@triton.jit
+def _leave(
+    found, best, total, place, in_head, is_there, out, partial, logsums, part, num_ranges, element,
+    size,
+):  # fmt: skip
+    """Write what a tile's queries found: as their result, or as that of one range."""
+    found = found / tl.where(total == 0, 1.0, total)[:, None]
+    if partial is None:
+        tl.store(out + place * size + element, found.to(out.dtype.element_ty), mask=in_head)
+    else:
+        place = place * num_ranges + part
+        tl.store(partial + place * size + element, found, mask=in_head)
+        logsum = tl.where(total == 0, float("-inf"), best + tl.log2(total))
+        tl.store(logsums + place, logsum[:, None], mask=is_there[:, None])
 
 
 @triton.jit
@@ -199,7 +214,7 @@ def paged_attention(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> Tenso
     slices = layout.cu_seqlens_q, layout.context_lens, len(block_table)
     biases = bias, 0 if bias is None else bias.shape[1]
     sizes = shape.num_heads, shape.num_kv_heads, size, plan.block_size
-    results = out, partial, logsums, plan.range_len, plan.num_ranges
+    results = out, partial, logsums, plan.num_ranges, plan.least_range
     _attend[(plan.num_tiles, shape.num_kv_heads, plan.num_ranges)](
         *(query, query.stride(0), *kept, *slices, *biases),
         *(shape.scale, shape.window, *sizes, *results),

@@ -13,6 +13,7 @@ from penstock.engine.cost import CostModel
 from penstock.engine.grammars import Grammars
 from penstock.engine.machine_use import MachineLimits
 from penstock.engine.runner import Launched, Runner, SliceResult
+from penstock.engine.settings import Resolved
 from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.sequence import Plan, Sequence, Slice
 from penstock.vocabulary.errors import InvalidRequest
@@ -56,6 +57,7 @@ class Engine:
     `last_step` tells of the newest turn what it computed; None if that was nothing.
     """
 
+    resolved: Resolved
     scheduler: Scheduler
     runner: Runner
     grammars: Grammars

@@ -22,7 +22,7 @@ from penstock.kernels.ops import REFERENCE, Ops
 OLDEST_CAPABILITY = (8, 0)
 """Compute capability from which on the kernels' types and products exist: Ampere's."""
 FP8_CAPABILITY = (8, 9)
-"""Likewise, with fp8."""
+"""Likewise for floats of eight bits: Ada's."""
 _NO_COMPUTATION = {"kv_dtypes", "packing"}
 
 

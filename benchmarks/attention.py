@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from penstock.kernels.cpu.backend import cpu_ops
-from penstock.kernels.kv_cache.contract import KV_DTYPES, KVShape
+from penstock.kernels.kv_cache.contract import CPU_KV_DTYPES, KVShape
 from penstock.kernels.limits.cpu import measured_bandwidth, measured_flops
 from penstock.kernels.ops import LayerKV, Ops
 from penstock.kernels.paged_attention.contract import AttentionShape
@@ -162,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num-threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=0.5, help="for every line")
-    parser.add_argument("--dtypes", nargs="+", default=list(KV_DTYPES), choices=KV_DTYPES)
+    parser.add_argument("--dtypes", nargs="+", default=list(CPU_KV_DTYPES), choices=CPU_KV_DTYPES)
     parser.add_argument("--only", default="", help="work whose name contains this")
     args = parser.parse_args()
     ops, notes = cpu_ops(args.num_threads)

@@ -5,3 +5,6 @@ import os
 # Test processes run side by side on few cores: two pools of threads would only get in each
 # other's way. Read by torch when it is imported, and inherited by engine processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Kernels in Triton run in its interpreter, unless whoever has a GPU says 0. Read by Triton when it
+# is imported.
+os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
+from penstock.engine.memory import largest_step, with_room
 from penstock.engine.settings import (
     EngineSettings,
     Hardware,
@@ -153,3 +155,37 @@ def test_every_choice_has_a_reason():
         "kv_cache",
         "packed_cache",
     }
+
+
+def test_weights_in_fp8_are_for_devices_that_multiply_them():
+    with pytest.raises(SettingsError, match="fp8"):
+        resolved(weights="fp8")
+    with pytest.raises(SettingsError, match="fp8"):
+        resolved(GPU, weights="fp8")
+    assert resolved(replace(GPU, has_fp8=True), weights="fp8").weights == "fp8"
+
+
+def test_a_gpu_gives_most_of_its_memory_to_keys_and_values():
+    choice = resolved(GPU)
+    free = GPU.free_bytes - SMALL.num_parameters * 2
+    assert 0.89 * free < choice.kv_bytes < 0.91 * free
+
+
+def test_what_is_measured_decides_in_the_end():
+    first = resolved(GPU)
+    fitted = with_room(first, EngineSettings(), room=100 * first.block_bytes, workspace=2**20)
+    assert (fitted.num_blocks, fitted.max_model_len) == (100, 1600)
+    assert "measured at 1 MiB" in fitted.reasons["kv_cache"]
+    with pytest.raises(SettingsError, match="fewer than one sequence"):
+        with_room(first, EngineSettings(max_model_len=4000), room=0, workspace=0)
+
+
+@pytest.mark.parametrize(("token_budget", "lens"), [(100, [40, 40, 20]), (80, [40, 40]), (7, [7])])
+def test_the_largest_step_has_as_many_tokens_as_a_step_may_have(token_budget, lens):
+    asked = resolved(token_budget=token_budget, max_model_len=40, max_num_seqs=5)
+    layout = largest_step(asked, torch.device("cpu"))
+    assert layout.query_lens_host == layout.context_lens.tolist() == lens
+    assert layout.cu_seqlens_q[-1] == len(layout.positions) == token_budget
+    assert len(set(layout.slot_mapping.tolist())) == token_budget
+    last = layout.slot_mapping[-1] // 16
+    assert last == layout.block_table[-1, (lens[-1] - 1) // 16] == layout.block_table.max()

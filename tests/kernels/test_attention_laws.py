@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from penstock.kernels.kv_cache.contract import KV_DTYPES
+from penstock.kernels.kv_cache.contract import CPU_KV_DTYPES
 from penstock.kernels.ops import LayerKV
 from penstock.kernels.paged_attention.contract import AttentionShape
 from penstock.kernels.step_layout import StepLayout
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not ISAS, reason="no kernels were built for this processor"),
     pytest.mark.parametrize("backend", ISAS),
 ]
-every_dtype = pytest.mark.parametrize("dtype", KV_DTYPES)
+every_dtype = pytest.mark.parametrize("dtype", CPU_KV_DTYPES)
 every_kind = pytest.mark.parametrize(
     ("heads", "size", "window", "biased"),
     [

@@ -17,6 +17,7 @@ PREPARATIONS = {
     "pack_experts",
     "restore_linear",
     "restore_experts",
+    "kv_dtypes",
     "kv_parts",
     "layer_kv",
     "plan_attention",

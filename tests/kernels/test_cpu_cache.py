@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from penstock.kernels.kv_cache.contract import KV_DTYPES, KVShape
+from penstock.kernels.kv_cache.contract import CPU_KV_DTYPES, KVShape
 from penstock.kernels.norm.contract import Norm
 from penstock.kernels.ops import REFERENCE
 from tests.kernels.attention_cases import MIXED, attend, attend_formula, case
@@ -23,7 +23,7 @@ def seeded() -> torch.Generator:
 
 
 @pytest.mark.parametrize("block_size", [16, 48])
-@pytest.mark.parametrize("dtype", KV_DTYPES)
+@pytest.mark.parametrize("dtype", CPU_KV_DTYPES)
 def test_elements_are_rounded_as_the_reference_rounds_them(
     backend: str, dtype: str, block_size: int
 ) -> None:
@@ -59,7 +59,7 @@ def test_not_a_number_stays_one(backend: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4, 12, 16, 40, 96, 256])
-@pytest.mark.parametrize("dtype", KV_DTYPES)
+@pytest.mark.parametrize("dtype", CPU_KV_DTYPES)
 def test_heads_of_any_size_are_read(backend: str, size: int, dtype: str) -> None:
     values = case(*MIXED, (40, 200), size=size, heads=(6, 2))(seeded())
     actual = attend(cpu_ops(), *values, dtype=dtype)

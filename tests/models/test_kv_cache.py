@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from penstock.kernels.kv_cache.reference import write_kv
 from penstock.kernels.ops import REFERENCE
 from penstock.models.kv_cache import KVCache, block_bytes
 from penstock.models.loading import read_config
@@ -56,7 +57,7 @@ def test_a_copy_reaches_every_layer_and_no_other_block(tmp_path: Path) -> None:
     for tensor in tensors_of(cache):
         tensor.normal_()
     before = [tensor.clone() for tensor in tensors_of(cache)]
-    cache.copy_blocks([(0, 3), (2, 4)])
+    cache.copy_blocks(torch.tensor([0, 2]), torch.tensor([3, 4]))
     for old, new in zip(before, tensors_of(cache), strict=True):
         assert torch.equal(new, old[[0, 1, 2, 0, 2]])
 
@@ -64,11 +65,13 @@ def test_a_copy_reaches_every_layer_and_no_other_block(tmp_path: Path) -> None:
 def test_every_source_is_read_before_any_block_is_overwritten(tmp_path: Path) -> None:
     cache = make_cache(tmp_path)
     cache.layers[0].keys[:] = torch.arange(5.0).view(5, 1, 1, 1)
-    cache.copy_blocks([(0, 1), (1, 0)])
+    cache.copy_blocks(torch.tensor([0, 1]), torch.tensor([1, 0]))
     assert cache.layers[0].keys[:, 0, 0, 0].tolist() == [1, 0, 2, 3, 4]
 
 
-def test_no_copies_are_no_work(tmp_path: Path) -> None:
-    cache = make_cache(tmp_path)
-    cache.copy_blocks([])
-    assert not cache.layers[0].keys.any()
+def test_keys_in_eight_bits_of_float_are_copied_too(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path, dtype="fp8")
+    ones = torch.ones(4, 1, 4)
+    write_kv(ones, ones, cache.layers[0], torch.arange(1, 5))
+    cache.copy_blocks(torch.tensor([1]), torch.tensor([4]))
+    assert cache.layers[0].keys[4].float().flatten(1).amax(1).tolist() == [448.0, 448.0, 0.0]

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from penstock.engine import sampler
 from penstock.engine.constraint import Masks
-from penstock.engine.logprobs import token_logprobs
+from penstock.engine.logprobs import report
 from penstock.engine.randomness import uniforms
 from penstock.engine.sampler import NEVER, sample
 from penstock.engine.sampling_rows import SamplingRows
+from penstock.engine.transfers import Transfers
 from penstock.kernels.ops import REFERENCE, Ops
 from penstock.scheduling.sequence import Sequence
 from penstock.text.watermark import Greens
@@ -25,7 +26,7 @@ from penstock.vocabulary.sampling_params import SamplingParams
 from penstock.vocabulary.watermark import Watermark
 from tests.kernels.instruction_sets import ISAS, cpu_ops
 
-CPU = torch.device("cpu")
+CPU = Transfers(torch.device("cpu"))
 BACKENDS = {"reference": REFERENCE} | ({"cpu": cpu_ops()} if ISAS else {})
 
 
@@ -235,7 +236,7 @@ def test_companions_never_change_what_is_drawn(ops, requests, state):
 
 def test_logprobs_are_the_models_own_with_rank_and_likeliest():
     logits = probs(0.5, 0.3, 0.2)
-    [entry] = token_logprobs(logits, torch.tensor([1]), [2], REFERENCE)
+    [entry] = report(logits, torch.tensor([1]), [2], REFERENCE, CPU).entries()
     assert (entry.token_id, entry.rank) == (1, 2)
     assert entry.logprob == pytest.approx(math.log(0.3))
     assert [token_id for token_id, _ in entry.top] == [0, 1]
@@ -243,7 +244,7 @@ def test_logprobs_are_the_models_own_with_rank_and_likeliest():
 
 
 def test_logprobs_can_be_asked_for_without_the_likeliest():
-    [entry] = token_logprobs(probs(0.5, 0.5), torch.tensor([0]), [0], REFERENCE)
+    [entry] = report(probs(0.5, 0.5), torch.tensor([0]), [0], REFERENCE, CPU).entries()
     assert entry.top == []
 
 

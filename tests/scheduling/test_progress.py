@@ -22,6 +22,7 @@ class Machine:
     promise_tokens: int
     prefix_caching: bool
     forces: bool = False  # whether some sequences emit many tokens at once
+    plans_ahead: bool = False  # whether a step is committed after the next one is planned
 
     @property
     def capacity(self) -> int:
@@ -41,6 +42,7 @@ class Machine:
             promise_tokens=self.promise_tokens,
             prefix_caching=self.prefix_caching,
             num_emitted=_forced if self.forces else None,
+            plans_ahead=self.plans_ahead,
         )
 
 
@@ -53,7 +55,7 @@ def machines(draw) -> Machine:
         max_num_seqs=max_num_seqs,
         promise_tokens=draw(st.sampled_from([1, 3, 8])),
         prefix_caching=draw(st.booleans()),
-        forces=draw(st.booleans()),
+        **draw(st.sampled_from([{}, {"forces": True}, {"plans_ahead": True}])),
     )
 
 
@@ -102,8 +104,9 @@ class Witness:
         plan = simulation.step()
         for sequence in set(simulation.scheduler.preempted) - preempted_before:
             promise = self.machine.promise_tokens << (sequence.num_preemptions - 1)
-            emitted = sequence.num_generated - self.generated_at_admission[sequence]
-            self.generated_at_admission[sequence] = sequence.num_generated
+            generated = sequence.num_tokens - sequence.prompt_len
+            emitted = generated - self.generated_at_admission[sequence]
+            self.generated_at_admission[sequence] = generated
             assert emitted > promise, "preempted before its promise was kept"
         for part in plan.slices:
             self.last_computed[part.sequence] = step

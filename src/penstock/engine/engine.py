@@ -12,7 +12,8 @@ from penstock.engine.constraint import Constraint, constraint_of
 from penstock.engine.cost import CostModel
 from penstock.engine.grammars import Grammars
 from penstock.engine.machine_use import MachineLimits
-from penstock.engine.runner import Runner, SliceResult
+from penstock.engine.runner import Launched, Runner, SliceResult
+from penstock.engine.settings import Resolved
 from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.sequence import Plan, Sequence, Slice
 from penstock.vocabulary.errors import InvalidRequest
@@ -48,12 +49,15 @@ class Engine:
 
     Requests have been checked against the model (`engine/checks.py`) before they come here. One
     with a grammar waits until that is compiled (`engine/grammars.py`). With `fast_forward`, tokens
-    that a grammar forces are taken without a step for each; the text is the same without.
-    `limits` are the machine's, for statistics, once somebody has measured them.
+    that a grammar forces are taken without a step for each; the text is the same without. With
+    `plans_ahead`, a step is planned and launched before the one before it is read, so that a device
+    finds it waiting; sequences end one step late, and the text is the same. `limits` are the
+    machine's, for statistics, once somebody has measured them.
 
     `last_step` tells of the newest turn what it computed; None if that was nothing.
     """
 
+    resolved: Resolved
     scheduler: Scheduler
     runner: Runner
     grammars: Grammars
@@ -63,7 +67,10 @@ class Engine:
     seed: int | None = None
     fast_forward: bool = True
     limits: MachineLimits | None = None
+    plans_ahead: bool = False
     last_step: Step | None = field(init=False, default=None)
+    _launched: Launched | None = field(init=False, default=None)
+    _settled_at: float = field(init=False, default=0.0)
     _counters: _Counters = field(default_factory=_Counters)
 
     def add(self, request: Request) -> None:
@@ -86,7 +93,8 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return self.scheduler.has_work or self.grammars.has_ready
+        launched = self._launched is not None
+        return launched or self.scheduler.has_work or self.grammars.has_ready
 
     def wait(self) -> None:
         """Sleep until there is work, if a grammar is being compiled."""
@@ -94,20 +102,45 @@ class Engine:
             self.grammars.wait()
 
     def step(self) -> list[Output]:
-        """One turn: plan, compute, commit. One output per completion that something happened to."""
-        began = time.perf_counter()
+        """One turn: plan, compute, commit. One output per completion that something happened to.
+
+        Planning ahead, what is committed is the step before the one that is planned.
+        """
         outputs = self._queue_compiled()
+        self.last_step = None
+        before, self._launched = self._launched, None
+        if before is not None and _decides_what_is_next(before.plan):
+            outputs += self._settle(before)
+            before = None
+        launched = self._launch()
+        if before is not None:
+            outputs += self._settle(before)
+        if launched is not None and not self.plans_ahead:
+            return outputs + self._settle(launched)
+        self._launched = launched
+        return outputs
+
+    def _launch(self) -> Launched | None:
+        """Plan a step and have it computed, if there is anything to compute."""
+        began = time.perf_counter()
         plan = self.scheduler.schedule()
         if not plan.slices:
-            self.last_step = None
-            return outputs
+            return None
         self._count(plan)
-        results = self.runner.run(plan)
+        launched = self.runner.launch(plan)
+        self._counters.busy_s += time.perf_counter() - began
+        return launched
+
+    def _settle(self, launched: Launched) -> list[Output]:
+        """Wait for a step, and take in what came of it."""
+        began = time.perf_counter()
+        plan, results = launched.plan, launched.results()
         self._counters.busy_s += time.perf_counter() - began
         followed = [
             self._followed(part.sequence, result.token_ids)
             for part, result in zip(plan.slices, results, strict=True)
         ]
+        outputs = []
         taken = self.scheduler.commit(plan, followed)
         for part, result, ahead, token_ids in zip(
             plan.slices, results, followed, taken, strict=True
@@ -120,7 +153,9 @@ class Engine:
             if token_ids or result.prompt_logprobs or result.embedding:
                 outputs.append(_output(part.sequence, result))
         outputs = self._refuse_failed(plan, outputs)
-        self.last_step = self._told(plan, time.perf_counter() - began)
+        now = time.perf_counter()
+        self.last_step = self._told(plan, now - max(launched.began_at, self._settled_at))
+        self._settled_at = now
         return outputs
 
     def stats(self) -> EngineStats:
@@ -210,9 +245,11 @@ class Engine:
         self._counters.num_bytes_read += bytes_read
         now = time.monotonic()
         for part in plan.slices:
-            part.sequence.admitted_at = part.sequence.admitted_at or now
-            if part.sequence.num_generated == 0 and part.sequence.leader is None:
-                self._counters.num_prompt_tokens += part.count
+            sequence = part.sequence
+            sequence.admitted_at = sequence.admitted_at or now
+            if sequence.num_generated == 0 and sequence.leader is None:
+                of_prompt = min(part.end, sequence.prompt_len) - part.start
+                self._counters.num_prompt_tokens += max(0, of_prompt)
 
     def _told(self, plan: Plan, duration_s: float) -> Step:
         """Slices before a prompt's end are told one by one; a preempted sequence begins anew."""
@@ -241,6 +278,16 @@ class Engine:
         known = part.sequence.num_prompt_read - part.start
         part.sequence.num_prompt_read += max(0, len(result.prompt_logprobs) - known)
         return result.prompt_logprobs[max(0, known) :]
+
+
+def _decides_what_is_next(plan: Plan) -> bool:
+    """The tokens that a step draws must be known before the next one is planned: a grammar waits
+    for one of them, and may force several to follow; or a watermark depends on it.
+    """
+    return any(
+        part.emits and (part.sequence.constraint or part.sequence.request.sampling.watermark)
+        for part in plan.slices
+    )
 
 
 def _settle_end(sequence: Sequence, ahead: list[int]) -> None:

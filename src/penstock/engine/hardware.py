@@ -31,7 +31,7 @@ def find_device(device: str) -> str:
     return f"cuda:{index}"
 
 
-def find_hardware(device: str, *, has_kernels: bool) -> Hardware:
+def find_hardware(device: str, *, has_kernels: bool, has_fp8: bool) -> Hardware:
     """What there is to compute with on a device that `find_device` found."""
     if device == "cpu":
         return Hardware(
@@ -46,6 +46,7 @@ def find_hardware(device: str, *, has_kernels: bool) -> Hardware:
         device_name=torch.cuda.get_device_name(device),
         free_bytes=free,
         has_kernels=has_kernels,
+        has_fp8=has_fp8,
     )
 
 

@@ -45,12 +45,12 @@ class LLM:
         asked = settings_from({"model": model, **settings})
         name, model_dir = find_model(asked.model, asked.revision)
         prepared = prepare(asked, model_dir, name)
-        self.resolved = prepared.resolved
         self._can_watermark = asked.watermark_key is not None
         self.sampling_defaults = prepared.config.sampling_defaults
         self.tokenizer = Tokenizer.from_dir(model_dir)
         with loading_bar() as on_progress:
             self.engine = load_engine(prepared, on_progress, tokenizer=self.tokenizer)
+        self.resolved = self.engine.resolved
         self._numbers = itertools.count()
         self._transcripts: dict[str, Transcript] = {}
         self._deltas: dict[str, deque[Delta]] = {}

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import torch
 
+from penstock.engine.cache_size import BLOCK_SIZE
 from penstock.engine.cost import cost_model
 from penstock.engine.engine import Engine
 from penstock.engine.grammar_compiler import GrammarLimits
 from penstock.engine.grammars import Grammars
+from penstock.engine.graphs import Graphs, record_on_cuda
 from penstock.engine.hardware import find_device, find_hardware, num_threads
+from penstock.engine.memory import fitted
 from penstock.engine.runner import Runner
 from penstock.engine.settings import (
-    BLOCK_SIZE,
     WEIGHT_BYTES,
     EngineSettings,
     ModelFacts,
@@ -20,9 +22,9 @@ from penstock.engine.settings import (
     Resolved,
     resolve,
 )
+from penstock.engine.transfers import transfers_for
 from penstock.engine.weights import WeightsPlan
 from penstock.kernels.backends import choose_ops
-from penstock.kernels.kv_cache.contract import KV_DTYPES
 from penstock.kernels.ops import REFERENCE, Ops
 from penstock.models.decoder import Decoder
 from penstock.models.kv_cache import KVCache, block_bytes
@@ -56,11 +58,14 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
     snapshot = Snapshot(model_dir) if is_snapshot(model_dir) else None
     config = read_config(model_dir)
     device = find_device(settings.device)
+    if device != "cpu":
+        torch.cuda.set_device(device)  # kernels in Triton go where the current device is
     ops, notes = choose_ops(torch.device(device), num_threads())
     has_kernels = ops is not REFERENCE
     # Two pools of threads on the same cores wait for each other: the kernels' own one computes.
     torch.set_num_threads(1 if has_kernels else num_threads())
-    hardware = find_hardware(device, has_kernels=has_kernels)
+    has_fp8 = device != "cpu" and "fp8" in ops.kv_dtypes
+    hardware = find_hardware(device, has_kernels=has_kernels, has_fp8=has_fp8)
     facts = _facts(name, config, model_dir, snapshot, ops)
     resolved = resolve(settings, hardware, facts)
     weights = WeightsPlan(
@@ -92,7 +97,16 @@ def load_engine(
     `tokenizer` is the model's, if the caller has read it already; grammars need one.
     """
     grammars = _grammars(prepared, tokenizer)
-    resolved = prepared.resolved
+    spec, ops = prepared.config.spec, prepared.ops
+    decoder = Decoder(
+        spec,
+        prepared.weights.load(on_progress),
+        ops,
+        dtype=getattr(torch, prepared.resolved.dtype),
+        device=torch.device(prepared.resolved.device),
+    )
+    key = prepared.settings.watermark_key
+    resolved = fitted(prepared.resolved, prepared.settings, decoder)
     blocks = Blocks(
         resolved.num_blocks, resolved.block_size, prefix_caching=resolved.prefix_caching
     )
@@ -100,36 +114,41 @@ def load_engine(
         blocks, token_budget=resolved.token_budget, max_num_seqs=resolved.max_num_seqs
     )
     return Engine(
+        resolved=resolved,
         scheduler=scheduler,
-        runner=_runner(prepared, on_progress),
+        runner=_runner(decoder, resolved, None if key is None else Greens(key)),
         grammars=grammars,
-        cost=cost_model(prepared.config.spec, resolved),
+        cost=cost_model(spec, resolved),
         max_model_len=resolved.max_model_len,
         end_token_ids=prepared.end_token_ids,
         seed=resolved.seed,
+        plans_ahead=resolved.device != "cpu",
     )
 
 
-def _runner(prepared: Prepared, on_progress: OnProgress | None) -> Runner:
-    resolved, spec = prepared.resolved, prepared.config.spec
-    device, ops = torch.device(resolved.device), prepared.ops
-    decoder = Decoder(
-        spec,
-        prepared.weights.load(on_progress),
-        ops,
-        dtype=getattr(torch, resolved.dtype),
-        device=device,
-    )
+def _runner(decoder: Decoder, resolved: Resolved, greens: Greens | None) -> Runner:
+    """On a GPU, with graphs, and a spare block for their empty rows."""
+    device, ops = torch.device(resolved.device), decoder.ops
+    is_gpu = device.type != "cpu"
     cache = KVCache(
-        spec,
-        resolved.num_blocks,
+        decoder.spec,
+        resolved.num_blocks + is_gpu,
         resolved.block_size,
         resolved.kv_dtype,
         ops=ops,
         device=device,
     )
-    key = prepared.settings.watermark_key
-    return Runner(decoder, cache, ops, device, Greens(key) if key is not None else None)
+    graphs = None
+    if is_gpu:
+        graphs = Graphs(
+            decoder,
+            cache,
+            record_on_cuda,
+            max_num_seqs=resolved.max_num_seqs,
+            max_model_len=resolved.max_model_len,
+            spare_block=resolved.num_blocks,
+        )
+    return Runner(decoder, cache, ops, transfers_for(device), greens, graphs)
 
 
 def _grammars(prepared: Prepared, tokenizer: Tokenizer | None) -> Grammars:
@@ -166,5 +185,7 @@ def _facts(
         checkpoint_weights=kept_as,
         max_positions=spec.max_positions,
         vocab_size=spec.vocab_size,
-        kv_block_bytes={dtype: block_bytes(spec, BLOCK_SIZE, dtype, ops) for dtype in KV_DTYPES},
+        kv_block_bytes={
+            dtype: block_bytes(spec, BLOCK_SIZE, dtype, ops) for dtype in ops.kv_dtypes
+        },
     )

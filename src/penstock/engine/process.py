@@ -121,7 +121,7 @@ def _load(start: Start, connection: Connection) -> tuple[Engine, Resolved]:
     times = f"Start: {importing_s:.1f} s to import torch, {loading_s:.1f} s to load the model."
     connection.send(
         Ready(
-            resolved=prepared.resolved,
+            resolved=engine.resolved,
             notes=[*prepared.notes, times],
             sampling_defaults=prepared.config.sampling_defaults,
             end_token_ids=prepared.end_token_ids,

@@ -1,17 +1,21 @@
 """One rank's share of a step: decoder, KV cache and sampling."""
 
+import time
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from penstock.engine.constraint import MaskMaker
-from penstock.engine.logprobs import rows_of, token_logprobs
+from penstock.engine.graphs import Graphs
+from penstock.engine.logprobs import Reported, report
 from penstock.engine.pooling import added_up
 from penstock.engine.sampler import sample
 from penstock.engine.sampling_rows import SamplingRows
-from penstock.engine.step_batch import StepBatch
+from penstock.engine.step_batch import Drawn, StepBatch
+from penstock.engine.transfers import Arrival, Transfers
 from penstock.kernels.ops import Ops
 from penstock.models.decoder import Decoder
 from penstock.models.kv_cache import KVCache
@@ -32,6 +36,43 @@ class SliceResult:
     embedding: list[float] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Launched:
+    """A step that the device has been told to compute."""
+
+    plan: Plan
+    token_ids: Arrival | None = None
+    reported: tuple[list[int], Reported] | None = None
+    """The rows, among those that draw, whose log probabilities were asked for."""
+    prompts: list[tuple[int, Reported]] = field(default_factory=list)
+    """Slice numbers, and what they read of their prompts."""
+    embeddings: list[tuple[int, Arrival]] = field(default_factory=list)
+    """Slice numbers, and the vectors of the sequences that they end."""
+    began_at: float = field(default_factory=time.perf_counter)
+
+    def results(self) -> list[SliceResult]:
+        """Wait until the step has been computed; one result per slice, in its order."""
+        results = [SliceResult() for _ in self.plan.slices]
+        for number, reported in self.prompts:
+            results[number].prompt_logprobs = reported.entries()
+        for number, arrival in self.embeddings:
+            [vector] = arrival.wait()
+            results[number].embedding = vector.tolist()
+        if self.token_ids is None:
+            return results
+        drawing = [
+            result for result, part in zip(results, self.plan.slices, strict=True) if part.emits
+        ]
+        [token_ids] = self.token_ids.wait()
+        for result, token_id in zip(drawing, token_ids.tolist(), strict=True):
+            result.token_ids.append(token_id)
+        if self.reported is not None:
+            rows, reported = self.reported
+            for row, entry in zip(rows, reported.entries(), strict=True):
+                drawing[row].logprobs.append(entry)
+        return results
+
+
 class Runner:
     """Owns the decoder, the KV tensors, the ops and the device."""
 
@@ -40,79 +81,80 @@ class Runner:
         decoder: Decoder,
         cache: KVCache,
         ops: Ops,
-        device: torch.device,
+        transfers: Transfers,
         greens: Greens | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
         self.decoder = decoder
         self.cache = cache
         self.ops = ops
-        self.device = device
+        self.transfers = transfers
         self.greens = greens
+        self.graphs = graphs
         self._mask_maker = MaskMaker(decoder.spec.vocab_size)
+        self._drawn: Drawn | None = None
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> list[SliceResult]:
-        """Compute a plan; one result per slice, in its order."""
+    def launch(self, plan: Plan) -> Launched:
+        """Have a plan computed, behind what was launched before. The tokens that the step before
+        this one drew need not have been read.
+        """
         if plan.copies:
-            self.cache.copy_blocks(plan.copies)
-        batch = StepBatch.lay_out(plan, self.cache.block_size, self.device)
+            self.cache.copy_blocks(*self.transfers.to_device(list(np.array(plan.copies).T)))
+        batch = StepBatch.lay_out(plan, self.cache.block_size, self.transfers, self._drawn)
         masks = self._mask_maker.start(batch.emitting)
-        hidden = self.decoder(batch.token_ids, batch.layout, self.cache)
-        results = [SliceResult() for _ in plan.slices]
-        if len(batch.logits_at):
-            logits = self.decoder.logits(hidden[batch.logits_at])
-            self._read_prompts(plan, batch, logits, results)
-            emitting = [
-                result for result, part in zip(results, plan.slices, strict=True) if part.emits
-            ]
-            rows = SamplingRows(
-                batch.emitting, self.device, masks.result() if masks else None, self.greens
-            )
-            self._draw(rows, logits[: len(emitting)], emitting)
-        self._pool(plan, hidden, results)
-        return results
+        launched = Launched(plan)
+        logits = self._logits(batch, launched)
+        if logits is not None:
+            self._read_prompts(batch, logits, launched)
+        if logits is not None and batch.emitting:
+            found = masks.result() if masks else None
+            rows = SamplingRows(batch.emitting, self.transfers, found, self.greens, self._drawn)
+            self._draw(rows, logits[: len(batch.emitting)], launched)
+        return launched
 
-    def _pool(self, plan: Plan, hidden: Tensor, results: list[SliceResult]) -> None:
+    def _logits(self, batch: StepBatch, launched: Launched) -> Tensor | None:
+        """Compute a step: the logits of the rows that matter, if any do."""
+        if self.graphs is not None and self.graphs.takes(batch):
+            return self.graphs.logits(batch)
+        hidden = self.decoder(batch.token_ids, batch.layout, self.cache)
+        self._pool(launched, hidden)
+        return self.decoder.logits(hidden[batch.logits_at]) if len(batch.logits_at) else None
+
+    def _pool(self, launched: Launched, hidden: Tensor) -> None:
         """Sum up the hidden states of sequences that embed, which the last slice makes a vector."""
         first = 0
-        for part, result in zip(plan.slices, results, strict=True):
+        for number, part in enumerate(launched.plan.slices):
             if part.sequence.request.embeds:
                 rows = hidden[first : first + part.count]
                 before = part.sequence.pooled if part.start else None
                 total = added_up(self.decoder.project_out(rows), before)
                 part.sequence.pooled = total
                 if part.is_last:
-                    result.embedding = normalize(total, dim=0).tolist()
+                    arrival = self.transfers.to_host([normalize(total, dim=0)])
+                    launched.embeddings.append((number, arrival))
             first += part.count
 
-    def _draw(self, rows: SamplingRows, logits: Tensor, results: list[SliceResult]) -> None:
-        if not results:
-            return
-        reported = [row for row, params in enumerate(rows.params) if params.logprobs is not None]
-        untouched = rows_of(logits, reported) if reported else logits
+    def _draw(self, rows: SamplingRows, logits: Tensor, launched: Launched) -> None:
+        reporting = [row for row, params in enumerate(rows.params) if params.logprobs is not None]
+        at = rows.tensor(np.array(reporting, np.int64)) if reporting else None
+        untouched = None if at is None else logits[at]
         token_ids = sample(logits, rows, self.ops)
-        for result, token_id in zip(results, token_ids.tolist(), strict=True):
-            result.token_ids.append(token_id)
-        if reported:
-            chosen = rows_of(token_ids, reported)
-            num_top = [rows.params[row].logprobs or 0 for row in reported]
-            for row, entry in zip(
-                reported, token_logprobs(untouched, chosen, num_top, self.ops), strict=True
-            ):
-                results[row].logprobs.append(entry)
+        self._drawn = Drawn(token_ids, {each: row for row, each in enumerate(rows.sequences)})
+        launched.token_ids = self.transfers.to_host([token_ids])
+        if at is not None and untouched is not None:
+            num_top = [rows.params[row].logprobs or 0 for row in reporting]
+            reported = report(untouched, token_ids[at], num_top, self.ops, self.transfers)
+            launched.reported = reporting, reported
 
-    def _read_prompts(
-        self, plan: Plan, batch: StepBatch, logits: Tensor, results: list[SliceResult]
-    ) -> None:
+    def _read_prompts(self, batch: StepBatch, logits: Tensor, launched: Launched) -> None:
         first = len(batch.emitting)
         for number, count in batch.prompt_reads:
-            part = plan.slices[number]
-            predicted = part.sequence.token_ids[part.start + 1 : part.start + 1 + count]
+            part = launched.plan.slices[number]
+            following = part.sequence.token_ids[part.start + 1 : part.start + 1 + count]
+            [predicted] = self.transfers.to_device([np.array(following, np.int64)])
             num_top = part.sequence.request.sampling.prompt_logprobs or 0
-            results[number].prompt_logprobs = token_logprobs(
-                logits[first : first + count],
-                torch.tensor(predicted, device=self.device),
-                [num_top] * count,
-                self.ops,
-            )
+            rows = logits[first : first + count]
+            reported = report(rows, predicted, [num_top] * count, self.ops, self.transfers)
+            launched.prompts.append((number, reported))
             first += count

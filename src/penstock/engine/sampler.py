@@ -7,6 +7,7 @@ returns logits that it may have changed in place. A row's result never depends o
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def allow(logits: Tensor, rows: SamplingRows) -> Tensor:
     restricted = [i for i, each in enumerate(rows.params) if each.allowed_token_ids is not None]
     row, token = rows.cells(lambda seq: seq.request.sampling.allowed_token_ids or ())
     allowed = logits[row, token]
-    logits[restricted] = NEVER
+    logits[rows.tensor(np.array(restricted))] = NEVER
     logits[row, token] = allowed
     return logits
 
@@ -68,15 +69,13 @@ def add_bias(logits: Tensor, rows: SamplingRows) -> Tensor:
     """logit_bias: added as it is."""
     row, token = rows.cells(lambda seq: seq.request.sampling.logit_bias)
     bias = [value for params in rows.params for value in params.logit_bias.values()]
-    logits[row, token] += torch.tensor(bias, dtype=logits.dtype, device=logits.device)
+    logits[row, token] += rows.tensor(np.array(bias, np.float32))
     return logits
 
 
 def penalise_repetition(logits: Tensor, rows: SamplingRows) -> Tensor:
     """repetition_penalty (CTRL, arXiv 1909.05858): tokens of prompt and output, however often."""
-    row, token = rows.cells(
-        lambda seq: seq.token_ids if seq.request.sampling.repetition_penalty != 1 else ()
-    )
+    row, token = rows.seen("repetition_penalty", in_prompt=True)
     penalty = rows.column("repetition_penalty")[row]
     seen = logits[row, token]  # a token that occurs twice is read twice before it is written twice
     logits[row, token] = torch.where(seen > 0, seen / penalty, seen * penalty)
@@ -85,18 +84,14 @@ def penalise_repetition(logits: Tensor, rows: SamplingRows) -> Tensor:
 
 def penalise_frequency(logits: Tensor, rows: SamplingRows) -> Tensor:
     """frequency_penalty: subtracted each time that a token occurs in the output."""
-    row, token = rows.cells(
-        lambda seq: seq.output_token_ids if seq.request.sampling.frequency_penalty else ()
-    )
+    row, token = rows.seen("frequency_penalty")
     penalty = rows.column("frequency_penalty")[row]
     return logits.index_put_((row, token), -penalty, accumulate=True)
 
 
 def penalise_presence(logits: Tensor, rows: SamplingRows) -> Tensor:
     """presence_penalty: subtracted once for every token of the output."""
-    row, token = rows.cells(
-        lambda seq: seq.output_token_ids if seq.request.sampling.presence_penalty else ()
-    )
+    row, token = rows.seen("presence_penalty")
     logits[row, token] = logits[row, token] - rows.column("presence_penalty")[row]
     return logits
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from penstock.engine.constraint import Masks
 from penstock.engine.randomness import uniforms
+from penstock.engine.step_batch import Drawn
+from penstock.engine.transfers import Transfers
 from penstock.kernels.sampling.contract import Shaping
 from penstock.scheduling.sequence import Sequence
 from penstock.text.watermark import Greens
@@ -21,21 +23,24 @@ _UNTOUCHED = SamplingParams()
 
 class SamplingRows:
     """R rows, one per sequence that draws a token in this step; columns are made when first asked
-    for. `masks` are those of the rows that follow a grammar; `greens` is for the watermarked ones.
+    for. `masks` are those of the rows that follow a grammar; `greens` is for the watermarked ones;
+    `drawn` has the tokens in flight.
     """
 
     def __init__(
         self,
         sequences: list[Sequence],
-        device: torch.device,
+        transfers: Transfers,
         masks: Masks | None = None,
         greens: Greens | None = None,
+        drawn: Drawn | None = None,
     ) -> None:
         self.sequences = sequences
         self.params = [sequence.request.sampling for sequence in sequences]
-        self.device = device
+        self.transfers = transfers
         self.masks = masks
         self.greens = greens
+        self.drawn = drawn
         self._columns: dict[str, Tensor] = {}
 
     def any_set(self, *names: str) -> bool:
@@ -50,7 +55,7 @@ class SamplingRows:
         """One option's value for each row, float32 [R]."""
         if name not in self._columns:
             values = [getattr(params, name) for params in self.params]
-            self._columns[name] = self._tensor(np.array(values, np.float32))
+            self._columns[name] = self.tensor(np.array(values, np.float32))
         return self._columns[name]
 
     def shaping(self) -> Shaping:
@@ -64,13 +69,39 @@ class SamplingRows:
         lens = [len(ids) for ids in listed]
         # torch would take ten times as long to read a list.
         flat = np.fromiter(chain.from_iterable(listed), np.int64, sum(lens))
-        return self._tensor(np.repeat(np.arange(len(listed)), lens)), self._tensor(flat)
+        return self.tensor(np.repeat(np.arange(len(listed)), lens)), self.tensor(flat)
+
+    def seen(self, option: str, *, in_prompt: bool = False) -> tuple[Tensor, Tensor]:
+        """(row, token id) of every token of the output, or of prompt and output, of the rows that
+        depart from an option's default, the one in flight included.
+        """
+        untouched = getattr(_UNTOUCHED, option)
+
+        def token_ids(sequence: Sequence) -> list[int]:
+            if getattr(sequence.request.sampling, option) == untouched:
+                return []
+            return sequence.token_ids if in_prompt else sequence.output_token_ids
+
+        row, token = self.cells(token_ids)
+        late = [
+            number
+            for number, (sequence, params) in enumerate(
+                zip(self.sequences, self.params, strict=True)
+            )
+            if sequence.num_ahead and getattr(params, option) != untouched
+        ]
+        if not late:
+            return row, token
+        assert self.drawn is not None
+        sources = [self.drawn.rows[self.sequences[number]] for number in late]
+        rows, source = self.transfers.to_device([np.array(late), np.array(sources)])
+        return torch.cat((row, rows)), torch.cat((token, self.drawn.token_ids[source]))
 
     def grammar_bits(self) -> tuple[Tensor, Tensor]:
         """(row, bits) of the rows that follow a grammar: int64 [C], uint8 [C, B] as in `Masks`."""
         assert self.masks is not None, "a grammar without its mask"
-        bits = torch.from_numpy(self.masks.bits).to(self.device, non_blocking=True)
-        return self._tensor(np.array(self.masks.rows)), bits
+        row, bits = self.transfers.to_device([np.array(self.masks.rows), self.masks.bits])
+        return row, bits
 
     def marked(self, vocab_size: int) -> tuple[Tensor, Tensor]:
         """(row, bias) of the rows that are watermarked: int64 [W], and what is added to the logits
@@ -85,14 +116,18 @@ class SamplingRows:
             before = self.sequences[row].token_ids[-1]
             green = self.greens.of(before, marking.gamma, vocab_size)
             np.multiply(np.unpackbits(green, count=vocab_size), marking.delta, out=bias[place])
-        return self._tensor(np.array(rows)), self._tensor(bias)
+        return self.tensor(np.array(rows)), self.tensor(bias)
 
     def uniforms(self) -> Tensor:
         """The random number of the token that each row is about to draw, float64 [R]."""
         seeds = np.array([sequence.seed for sequence in self.sequences])
         indices = np.array([sequence.index for sequence in self.sequences])
-        positions = np.array([len(sequence.token_ids) for sequence in self.sequences])
-        return self._tensor(uniforms(seeds, indices, positions))
+        positions = np.array(
+            [len(sequence.token_ids) + sequence.num_ahead for sequence in self.sequences]
+        )
+        return self.tensor(uniforms(seeds, indices, positions))
 
-    def _tensor(self, values: npt.NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(values).to(self.device, non_blocking=True)
+    def tensor(self, values: npt.NDArray[np.generic]) -> Tensor:
+        """Some values on the device."""
+        [tensor] = self.transfers.to_device([values])
+        return tensor

@@ -8,14 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from penstock.engine.cache_size import (
+    BLOCK_SIZE,
+    fitting_blocks,
+    fitting_len,
+    wanted_blocks,
+)
 from penstock.vocabulary.errors import SettingsError
 from penstock.vocabulary.sampling_params import nearest
 
 OnProgress = Callable[[int, int], None]
 """Told (bytes done, bytes in all) while weights are read."""
 
-BLOCK_SIZE = 16
-_USUAL_LEN = 1024  # tokens that a sequence holds when many are served at once
 _GIB = 2**30
 
 
@@ -36,7 +40,8 @@ class ModelSettings:
     )
     revision: str | None = option(None, "Branch, tag or commit, when the model is a name.")
     weights: str = option(
-        "auto", "How weights are kept: auto, float32, bfloat16, int8, int4, or float16 on a GPU."
+        "auto",
+        "How weights are kept: auto, float32, bfloat16, int8, int4; on a GPU also float16, fp8.",
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
 
@@ -46,7 +51,8 @@ class EngineSettings(ModelSettings):
     """Settings as given. None means: choose for me."""
 
     kv_dtype: str = option(
-        "auto", "How keys and values are kept: auto, float32, bfloat16, int8, or float16 on a GPU."
+        "auto",
+        "How keys and values are kept: auto, float32, bfloat16, int8; on a GPU also float16, fp8.",
     )
     max_model_len: int | None = option(
         None, "Most tokens of prompt and output together. Default: what the model was made for."
@@ -105,6 +111,8 @@ class Hardware:
     free_bytes: int
     has_kernels: bool
     """Kernels of our own compute here, not only the torch reference."""
+    has_fp8: bool = False
+    """Floats of eight bits are multiplied here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +169,14 @@ class Resolved:
         return self.num_blocks * self.block_bytes
 
 
-WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 0.6}
+WEIGHT_BYTES = {
+    "float32": 4.0,
+    "bfloat16": 2.0,
+    "float16": 2.0,
+    "int8": 1.0,
+    "fp8": 1.0,
+    "int4": 0.6,
+}
 """Memory for each parameter, scales included."""
 _WORTH_ROUNDING = 50_000_000
 """Parameters from which on int8 is what `auto` chooses: smaller models are fast anyway."""
@@ -180,9 +195,9 @@ def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> 
     max_num_seqs, token_budget = _step_limits(settings, hardware, reasons)
     block_bytes = model.kv_block_bytes[kv_dtype]
     free = hardware.free_bytes - int(model.num_parameters * WEIGHT_BYTES[weights])
-    wanted = _wanted_blocks(max_model_len, max_num_seqs)
+    wanted = wanted_blocks(max_model_len, max_num_seqs) if hardware.device == "cpu" else None
     num_blocks = _num_blocks(settings, free, block_bytes, wanted, reasons)
-    max_model_len = _fitting_len(settings, max_model_len, num_blocks, reasons)
+    max_model_len = fitting_len(settings.max_model_len, max_model_len, num_blocks, reasons)
     return Resolved(
         model=model.name,
         architecture=model.architecture,
@@ -235,7 +250,7 @@ def _weights(
         reasons["weights"] = "as the snapshot holds them"
         return model.packed_as
     on_cpu = hardware.device == "cpu"
-    known = [name for name in WEIGHT_BYTES if not (on_cpu and name == "float16")]
+    known = _known_weights(hardware)
     if settings.weights in known:
         reasons["weights"] = "as asked"
         return settings.weights
@@ -262,6 +277,15 @@ def _weights(
         return "bfloat16"
     reasons["weights"] = "exact, and fast enough for a model of this size"
     return "float32"
+
+
+def _known_weights(hardware: Hardware) -> list[str]:
+    known = set(WEIGHT_BYTES)
+    if hardware.device == "cpu":
+        known.discard("float16")
+    if not hardware.has_fp8:
+        known.discard("fp8")
+    return [name for name in WEIGHT_BYTES if name in known]
 
 
 def _dtype(hardware: Hardware, weights: str) -> str:
@@ -349,46 +373,17 @@ def _step_limits(
     return num_seqs, budget
 
 
-def _wanted_blocks(max_model_len: int, max_num_seqs: int) -> int:
-    """Blocks beyond which more would hardly ever be used."""
-    per_sequence = -(-max_model_len // BLOCK_SIZE)
-    usual = max_num_seqs * _USUAL_LEN // BLOCK_SIZE
-    return min(per_sequence * max_num_seqs, max(8 * per_sequence, usual))
-
-
-def _fitting_len(
-    settings: EngineSettings, max_model_len: int, num_blocks: int, reasons: dict[str, str]
-) -> int:
-    """max_model_len, or what the cache holds if that is less and nobody insists."""
-    held = num_blocks * BLOCK_SIZE
-    if held >= max_model_len:
-        return max_model_len
-    if settings.max_model_len is not None or num_blocks < 1:
-        raise SettingsError(
-            f"The KV cache holds {held} tokens, fewer than one sequence of {max_model_len}.",
-            remedy="Lower --max-model-len, raise --kv-cache-gib, or use --weights bfloat16.",
-        )
-    reasons["max_model_len"] = f"as much as the KV cache holds; the model could do {max_model_len}"
-    return held
-
-
 def _num_blocks(
-    settings: EngineSettings, free: int, block_bytes: int, wanted: int, reasons: dict[str, str]
+    settings: EngineSettings,
+    free: int,
+    block_bytes: int,
+    wanted: int | None,
+    reasons: dict[str, str],
 ) -> int:
     if settings.kv_cache_gib is not None:
         reasons["kv_cache"] = "as asked"
         return int(settings.kv_cache_gib * _GIB) // block_bytes
-    if free <= 0:
-        raise SettingsError(
-            "The weights do not fit into the free memory.",
-            remedy="Use --weights bfloat16, a smaller model, or a machine with more memory.",
-        )
-    fitting = int(free * 0.5) // block_bytes
-    if fitting < wanted:
-        reasons["kv_cache"] = "half of what the weights leave free"
-        return fitting
-    reasons["kv_cache"] = f"max_num_seqs sequences of {_USUAL_LEN:,} tokens, or 8 of full length"
-    return wanted
+    return fitting_blocks(free, block_bytes, wanted, reasons)
 
 
 def settings_from(values: dict[str, Any]) -> EngineSettings:

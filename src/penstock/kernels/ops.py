@@ -14,7 +14,7 @@ from torch import Tensor
 
 from penstock.kernels.embedding.reference import embedding
 from penstock.kernels.experts.reference import experts, pack_experts, restore_experts
-from penstock.kernels.kv_cache.contract import KVShape, Part
+from penstock.kernels.kv_cache.contract import KV_DTYPES, KVShape, Part
 from penstock.kernels.kv_cache.reference import kv_parts, layer_kv
 from penstock.kernels.linear.reference import PACKING, linear, pack_linear, restore_linear
 from penstock.kernels.norm.contract import Norm
@@ -75,6 +75,8 @@ class Ops:
         restore_linear
     )
     linear: Linear = linear
+    kv_dtypes: tuple[str, ...] = KV_DTYPES
+    """How this backend can keep keys and values."""
     kv_parts: Callable[[KVShape], Mapping[str, Part]] = kv_parts
     layer_kv: Callable[[KVShape, Mapping[str, Tensor]], LayerKV] = layer_kv
     rope_write_kv: Callable[[Tensor, Norm | None, Rotation | None, LayerKV, Tensor], Tensor] = (

@@ -1,8 +1,8 @@
 """Numbers in 8 and 4 bits: how weights, activations, keys and values are rounded, and multiplied.
 
-All schemes are symmetric: an integer stands for itself times a scale, and zero stays zero. What is
-written here in torch is what the reference computes, what every backend packs, and what kernels are
-compared with. T tokens, N outputs, K inputs, G groups of inputs.
+All schemes are symmetric: an integer, or a float of 8 bits, stands for itself times a scale, and
+zero stays zero. What is written here in torch is what the reference computes, what every backend
+packs, and what kernels are compared with. T tokens, N outputs, K inputs, G groups of inputs.
 """
 
 from typing import NamedTuple, TypeAlias
@@ -15,15 +15,20 @@ GROUP_SIZE = 32
 """Neighbouring inputs that share a scale in int4, unless a checkpoint says otherwise."""
 INT8_MAX = 127
 INT4_MIN, INT4_MAX = -8, 7
+FP8 = torch.float8_e4m3fn
+"""Eight bits of float: a sign, four for the exponent, three for the mantissa
+(https://arxiv.org/abs/2209.05433).
+"""
+FP8_MAX = 448
 _EXACT_IN_FLOAT32 = 1024
 """So many products of two int8 add up to an integer below 2**24, which float32 holds exactly."""
 
 
 class Quantized(NamedTuple):
-    """Integers, and the scales that bring them back."""
+    """Small numbers, and the scales that bring them back."""
 
     values: Tensor
-    """int8 [..., D]; those of 4 bits are -8..7."""
+    """int8 [..., D], those of 4 bits being -8..7; or `FP8`."""
     scale: Tensor
     """float32, one for each row [...], or for each group of a row [..., G]."""
     group_size: int | None = None
@@ -31,7 +36,9 @@ class Quantized(NamedTuple):
 
     @property
     def scheme(self) -> str:
-        """int8 or int4, as `pack_linear` calls it."""
+        """int8, int4 or fp8, as `pack_linear` calls it."""
+        if self.values.dtype == FP8:
+            return "fp8"
         return "int8" if self.group_size is None else "int4"
 
 
@@ -54,6 +61,18 @@ def quantize_rows(x: Tensor) -> Quantized:
     return Quantized(values.to(torch.int8), scale)
 
 
+def quantize_rows_to_fp8(x: Tensor) -> Quantized:
+    """x [..., D] as `FP8` [..., D], with one scale [...] a row: its largest magnitude over 448.
+
+    Small numbers keep their relative precision, which int8 rounds away; large ones have less of it.
+    Zeros are as in `quantize_rows`.
+    """
+    x = x.float()
+    scale = _flushed(x.abs().amax(dim=-1) / FP8_MAX)
+    values = (x * _inverse(scale)[..., None]).clamp_(-FP8_MAX, FP8_MAX)
+    return Quantized(values.to(FP8), scale)
+
+
 def quantize_groups(weight: Tensor, group_size: int = GROUP_SIZE) -> Quantized:
     """weight [N, K] in 4 bits: int8 in -8..7 [N, K], with a scale [N, G] for every group_size
     neighbouring inputs; the last group may be smaller.
@@ -74,7 +93,7 @@ def dequantize(weight: Quantized) -> Tensor:
     """The matrix [N, K] float32 that a quantized weight stands for."""
     values, scale, group_size = weight
     if group_size is None:
-        return values * scale[:, None]
+        return values.float() * scale[:, None]
     return values * scale.repeat_interleave(group_size, dim=1)[:, : values.shape[1]]
 
 
@@ -90,6 +109,14 @@ def int8_linear(x: Quantized, weight: Quantized) -> Tensor:
     output's scale, then by the token's.
     """
     return _integer_product(x.values, weight.values).float() * weight.scale * x.scale[:, None]
+
+
+def fp8_linear(x: Quantized, weight: Quantized) -> Tensor:
+    """Rows x [T, K] times a weight with a scale for every output, both `FP8`: [T, N] float32.
+
+    Products and sums are float32; the sum is multiplied by the output's scale, then by the token's.
+    """
+    return (x.values.float() @ weight.values.float().T) * weight.scale * x.scale[:, None]
 
 
 def int4_linear(x: Quantized, weight: Quantized) -> Tensor:

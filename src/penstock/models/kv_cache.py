@@ -8,6 +8,7 @@ from torch import Tensor
 
 from penstock.kernels.kv_cache.contract import KVShape
 from penstock.kernels.ops import LayerKV, Ops
+from penstock.kernels.quantization import FP8
 from penstock.models.spec import DecoderSpec
 
 CACHE_LINE_BYTES = 64
@@ -42,14 +43,14 @@ class KVCache:
             for layer in range(spec.num_layers)
         ]
 
-    def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
-        """Copy blocks, (source, destination), in all layers. All sources are read before any is
+    def copy_blocks(self, sources: Tensor, destinations: Tensor) -> None:
+        """Copy blocks, int64 [N] each, in all layers. All sources are read before any is
         overwritten.
         """
-        if copies:
-            for part in self._parts.values():
-                sources, destinations = torch.tensor(copies, device=part.device).unbind(1)
-                part[:, destinations] = part[:, sources]
+        for part in self._parts.values():
+            # of floats in eight bits torch copies the bytes, but not the numbers
+            memory = part.view(torch.uint8) if part.dtype == FP8 else part
+            memory[:, destinations] = memory[:, sources]
 
 
 def kv_shape(spec: DecoderSpec, block_size: int, dtype: str) -> KVShape:

@@ -19,7 +19,7 @@ from penstock.models.weights import Content, NormWeights, Weights
 __all__ = ["ModelConfig", "load_decoder", "read_config", "resolve_model_dir"]
 
 ROUNDED = ("int8", "int4")
-"""Ways to keep weights that round what is multiplied with them, too."""
+"""Ways to keep weights as integers, for which outliers are moved out of activations."""
 
 
 def load_decoder(
@@ -89,7 +89,7 @@ def scheme_of(name: str, weights: str) -> str:
     Where a token's path is decided among a few experts, and where the last layer tells words apart,
     coarse numbers cost most and save least.
     """
-    if name == "router" and weights in ROUNDED:
+    if name == "router" and weights in (*ROUNDED, "fp8"):
         return "float32"
     if name == "head" and weights == "int4":
         return "int8"

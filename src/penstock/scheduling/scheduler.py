@@ -39,7 +39,11 @@ PROMISE_TOKENS = 64
 class Scheduler:
     """Owns the sequences and their order, and decides what the next step computes.
 
-    `schedule` and `commit` alternate. `add` and `cancel` may come between a commit and a schedule.
+    What `schedule` plans counts as computed from then on, and what it draws as in flight, so the
+    next step may be planned before this one is committed: at most one step ahead, and every step is
+    committed in its turn. A sequence's end is then noticed one step late: that step computes one
+    token in vain, and writes to blocks that are free again, but before any step that takes them.
+    `add` and `cancel` may come between two of these calls.
     """
 
     def __init__(
@@ -149,8 +153,9 @@ class Scheduler:
         budget = self.token_budget
         has_preempted = self._make_room()
         slices: list[Slice] = []
-        num_behind = len(self.running)
-        for sequence in sorted(self.running, key=lambda sequence: sequence.num_pending > 1):
+        growing = [sequence for sequence in self.running if not sequence.is_full]
+        num_behind = len(growing)
+        for sequence in sorted(growing, key=lambda sequence: sequence.num_pending > 1):
             num_behind -= 1
             budget -= self._offer(sequence, budget - num_behind, slices)
         copies: list[tuple[int, int]] = []
@@ -161,12 +166,16 @@ class Scheduler:
             sequence = self.preempted.popleft() if self.preempted else self.waiting.pop(0)
             self.running.append(sequence)
             budget -= self._offer(sequence, budget, slices)
+        for part in slices:
+            part.sequence.num_computed = part.end
+            part.sequence.num_in_flight += part.emits
         return Plan(slices, copies)
 
     def _offer(self, sequence: Sequence, budget: int, slices: list[Slice]) -> int:
         count = min(sequence.num_pending, budget)
         if count:
-            slices.append(Slice(sequence, sequence.num_computed, count))
+            is_last = count == sequence.num_pending
+            slices.append(Slice(sequence, sequence.num_computed, count, is_last))
         return count
 
     def _make_room(self) -> bool:
@@ -183,7 +192,8 @@ class Scheduler:
         return self._num_preemptions > num_before
 
     def _lacks_block(self, sequence: Sequence) -> bool:
-        return len(sequence.block_table) * self.blocks.block_size < len(sequence.token_ids)
+        room = len(sequence.block_table) * self.blocks.block_size
+        return room < sequence.num_tokens and not sequence.is_full
 
     def _num_owed_to(self, sequence: Sequence) -> int:
         return max(0, self.blocks.blocks_for(sequence.promised_len) - len(sequence.block_table))
@@ -274,7 +284,7 @@ class Scheduler:
 
     def _victim(self) -> Sequence:
         """Among those beyond their promise: the least important, then the cheapest to recompute."""
-        beyond = [seq for seq in self.running if len(seq.token_ids) > seq.promised_len]
+        beyond = [seq for seq in self.running if seq.num_tokens > seq.promised_len]
         return max(
             beyond, key=lambda seq: (seq.request.priority, -self._num_lost(seq), seq.arrival)
         )
@@ -312,14 +322,14 @@ class Scheduler:
             sequence = part.sequence
             if sequence.is_finished:
                 continue
-            sequence.num_computed = part.start + part.count
-            self._register(sequence, part.start)
+            sequence.num_in_flight -= part.emits
+            self._register(part)
             for token_id in emitted[number]:
                 sequence.append(token_id)
                 taken[number].append(token_id)
                 if sequence.is_finished:
                     break
-            if sequence.request.embeds and not sequence.num_pending:
+            if sequence.request.embeds and part.is_last:
                 sequence.finish_reason = FinishReason.STOP
             if sequence.num_computed >= sequence.prompt_len:
                 self._queue_siblings(sequence)
@@ -327,9 +337,13 @@ class Scheduler:
                 self._forget(sequence)
         return taken
 
-    def _register(self, sequence: Sequence, start: int) -> None:
-        if not self.blocks.prefix_caching:
+    def _register(self, part: Slice) -> None:
+        """Have the prefix cache know the blocks that a slice has filled, unless its sequence has
+        been preempted since.
+        """
+        sequence = part.sequence
+        if not self.blocks.prefix_caching or not sequence.block_table:
             return
         size = self.blocks.block_size
-        for index in range(start // size, sequence.num_computed // size):
+        for index in range(part.start // size, part.end // size):
             self.blocks.register(sequence.block_table[index], self._hash(sequence, index))

@@ -9,8 +9,10 @@ from penstock.vocabulary.messages import FinishReason, Request
 class Sequence:
     """One completion of a request, in the making.
 
-    There is no phase. A sequence has *pending* tokens, known but not yet computed: the whole prompt
-    at first, everything again after a preemption, and one token in each step otherwise.
+    There is no phase. A sequence has *pending* tokens, which no step has been planned to compute:
+    the whole prompt at first, everything again after a preemption, and one token in each step
+    otherwise. Its last token or two may be *in flight*: a step that was planned draws them, but has
+    not been committed, so they count and have a place, and nobody on the host knows what they are.
 
     `max_len` bounds prompt and output together. `end_token_ids` are the model's own end-of-text
     tokens, none if the request ignores them. `seed` keys the randomness of all completions of the
@@ -31,6 +33,7 @@ class Sequence:
     token_ids: list[int] = field(init=False)
     prompt_len: int = field(init=False)
     num_computed: int = 0
+    num_in_flight: int = 0
     num_cached: int = 0
     num_prompt_read: int = 0
     num_preemptions: int = 0
@@ -49,9 +52,24 @@ class Sequence:
         self.prompt_len = len(self.token_ids)
 
     @property
+    def num_tokens(self) -> int:
+        """Tokens known and in flight."""
+        return len(self.token_ids) + self.num_in_flight
+
+    @property
     def num_pending(self) -> int:
-        """Tokens known but not yet computed."""
-        return len(self.token_ids) - self.num_computed
+        """Tokens that no step has been planned to compute."""
+        return self.num_tokens - self.num_computed
+
+    @property
+    def num_ahead(self) -> int:
+        """Tokens in flight before the one that the latest step draws."""
+        return max(0, self.num_in_flight - 1)
+
+    @property
+    def is_full(self) -> bool:
+        """The last token that there is room for is in flight."""
+        return self.num_in_flight > 0 and self.num_tokens >= self.max_len
 
     @property
     def num_generated(self) -> int:
@@ -69,8 +87,8 @@ class Sequence:
 
     @property
     def may_end(self) -> bool:
-        """False while the next token must not be one that ends the sequence."""
-        return self.num_generated >= self.request.sampling.min_tokens
+        """False while the token that the latest step draws must not end the sequence."""
+        return self.num_generated + self.num_ahead >= self.request.sampling.min_tokens
 
     @property
     def is_finished(self) -> bool:
@@ -78,7 +96,7 @@ class Sequence:
 
     def append(self, token_id: int) -> None:
         """Take in a drawn token and see whether it ends the sequence."""
-        may_end = self.may_end
+        may_end = self.num_generated >= self.request.sampling.min_tokens
         self.token_ids.append(token_id)
         is_stop_token = may_end and token_id in self.request.sampling.stop_token_ids
         is_end_token = token_id in self.end_token_ids and (may_end or self.constraint is not None)
@@ -91,21 +109,24 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """`count` consecutive tokens of one sequence, from `start`, to be computed in this step."""
+    """`count` consecutive tokens of one sequence, from `start`, to be computed in this step.
+
+    `is_last` is true when the slice reaches the sequence's end.
+    """
 
     sequence: Sequence
     start: int
     count: int
+    is_last: bool
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count
 
     @property
     def emits(self) -> bool:
         """True when the slice's logits name a new token: it ends a sequence that goes on."""
         return self.is_last and not self.sequence.request.embeds
-
-    @property
-    def is_last(self) -> bool:
-        """True when the slice reaches the sequence's end."""
-        return self.start + self.count == len(self.sequence.token_ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import penstock.kernels.cpu._native as _native
 from penstock.kernels.embedding.cpu import embedding
 from penstock.kernels.experts.cpu import experts, pack_experts, restore_experts
+from penstock.kernels.kv_cache.contract import CPU_KV_DTYPES
 from penstock.kernels.kv_cache.cpu import kv_parts, layer_kv
 from penstock.kernels.linear.cpu import LAYOUT_VERSION, linear, pack_linear, restore_linear
 from penstock.kernels.norm.cpu import norm
@@ -46,6 +47,7 @@ def kernels() -> Ops:
         pack_linear=pack_linear,
         restore_linear=restore_linear,
         linear=linear,
+        kv_dtypes=CPU_KV_DTYPES,
         kv_parts=kv_parts,
         layer_kv=layer_kv,
         rope_write_kv=rope_write_kv,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import penstock.kernels.cpu._native as _native
 from penstock.kernels.cpu.memory import address
-from penstock.kernels.kv_cache.contract import KV_DTYPES, KVShape, Part
+from penstock.kernels.kv_cache.contract import CPU_KV_DTYPES, KVShape, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class LayerKV:
 
 def kv_parts(shape: KVShape) -> dict[str, Part]:
     """The tensors that `layer_kv` wants. Raises ValueError for a block size that is no multiple of
-    16, and for a type that is not one of `KV_DTYPES`.
+    16, and for a type that is not one of `CPU_KV_DTYPES`.
     """
     tile = _native.TILE_TOKENS
     if shape.block_size % tile or shape.block_size < tile:
@@ -36,15 +36,14 @@ def kv_parts(shape: KVShape) -> dict[str, Part]:
             f"The CPU's kernels keep blocks of {tile} tokens, or a multiple of that, not of "
             f"{shape.block_size}: choose such a block size."
         )
-    if shape.dtype not in KV_DTYPES:
-        raise ValueError(f"No cache of {shape.dtype}; there are {', '.join(KV_DTYPES)}.")
+    if shape.dtype not in CPU_KV_DTYPES:
+        raise ValueError(f"No cache of {shape.dtype}; there are {', '.join(CPU_KV_DTYPES)}.")
     tiles, heads, size = shape.block_size // tile, shape.num_kv_heads, shape.head_dim
-    dtype = getattr(torch, shape.dtype)
     parts = {
-        "keys": Part((tiles, heads, size, tile), dtype),
-        "values": Part((tiles, heads, tile, size), dtype),
+        "keys": Part((tiles, heads, size, tile), shape.element),
+        "values": Part((tiles, heads, tile, size), shape.element),
     }
-    if shape.dtype == "int8":
+    if shape.is_scaled:
         scales = Part((tiles, heads, tile), torch.float32)
         parts |= {"key_scales": scales, "value_scales": scales}
     return parts

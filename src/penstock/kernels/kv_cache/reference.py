@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from penstock.kernels.kv_cache.contract import KVShape, Part
-from penstock.kernels.quantization import quantize_rows
+from penstock.kernels.quantization import FP8, quantize_rows, quantize_rows_to_fp8
 
 
 @dataclass(frozen=True, slots=True)
 class LayerKV:
-    """One layer's keys and values [num_blocks, block_size, K, D] and, in int8, their scales
-    [num_blocks, block_size, K].
+    """One layer's keys and values [num_blocks, block_size, K, D] and, in int8 and fp8, their
+    scales [num_blocks, block_size, K].
     """
 
     shape: KVShape
@@ -25,11 +25,9 @@ class LayerKV:
 
 def kv_parts(shape: KVShape) -> dict[str, Part]:
     """The tensors that `layer_kv` wants, by name; the cache gives each a leading axis of blocks."""
-    heads = Part(
-        (shape.block_size, shape.num_kv_heads, shape.head_dim), getattr(torch, shape.dtype)
-    )
+    heads = Part((shape.block_size, shape.num_kv_heads, shape.head_dim), shape.element)
     parts = {"keys": heads, "values": heads}
-    if shape.dtype == "int8":
+    if shape.is_scaled:
         scales = Part(heads.shape[:2], torch.float32)
         parts |= {"key_scales": scales, "value_scales": scales}
     return parts
@@ -55,9 +53,14 @@ def write_kv(key: Tensor, value: Tensor, cache: LayerKV, slot_mapping: Tensor) -
     pairs = (key, cache.keys, cache.key_scales), (value, cache.values, cache.value_scales)
     for heads, kept, scales in pairs:
         if scales is not None:
-            heads, scale, _ = quantize_rows(heads)
+            heads, scale, _ = (
+                quantize_rows_to_fp8(heads) if kept.dtype == FP8 else quantize_rows(heads)
+            )
             scales.flatten(0, 1).index_copy_(0, slot_mapping, scale)
-        kept.flatten(0, 1).index_copy_(0, slot_mapping, heads.to(kept.dtype))
+        heads = heads.to(kept.dtype)
+        if kept.dtype == FP8:  # torch moves its bytes, but not its numbers
+            kept, heads = kept.view(torch.uint8), heads.view(torch.uint8)
+        kept.flatten(0, 1).index_copy_(0, slot_mapping, heads)
 
 
 def read_kv(kept: Tensor, scales: Tensor | None, rows: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,16 +12,24 @@ from penstock.kernels.norm.contract import Norm
 from penstock.kernels.norm.reference import norm as normalise
 from penstock.kernels.packed import Fact, Packing, fact, part
 from penstock.kernels.quantization import (
+    FP8,
     Matrix,
     Quantized,
+    fp8_linear,
     int4_linear,
     int8_linear,
     quantize_groups,
     quantize_rows,
+    quantize_rows_to_fp8,
 )
 
 PACKING = Packing("any", 1)
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_ROUNDED = {
+    "int8": (quantize_rows, int8_linear),
+    "int4": (quantize_rows, int4_linear),
+    "fp8": (quantize_rows_to_fp8, fp8_linear),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +73,19 @@ def pack_linear(
     """Make what `linear` takes of a weight [out, in] and a bias [out] or None, both float. A weight
     that has been rounded already stays as it is, whatever the scheme.
 
-    scheme names how the weight is kept: float32, bfloat16 or float16; int8, rounded row by row; or
-    int4, rounded group by group. With integers, `linear` rounds what it multiplies to int8 row by
-    row, and sums integers exactly, as `kernels/quantization.py` says. The rows of a gated linear
-    are a gate's, then as many of the values it gates. The weight is copied: what comes from a
-    mapped file lies at any address, and a product's last bit depends on that.
+    scheme names how the weight is kept: float32, bfloat16 or float16; int8 or fp8, rounded row by
+    row; or int4, rounded group by group. With integers, `linear` rounds what it multiplies to int8
+    row by row, and sums integers exactly, as `kernels/quantization.py` says; with fp8 it rounds to
+    fp8. A backend may leave what meets int4 as it is, which is nearer to what is meant. The rows of
+    a gated linear are a gate's, then as many of the values it gates. The weight is copied: what
+    comes from a mapped file lies at any address, and a product's last bit depends on that.
     """
     if isinstance(weight, Quantized):
         return QuantizedLinear(weight, bias, gated)
     if scheme == "int8":
         return QuantizedLinear(quantize_rows(weight), bias, gated)
+    if scheme == "fp8":
+        return QuantizedLinear(quantize_rows_to_fp8(weight), bias, gated)
     if scheme == "int4":
         return QuantizedLinear(quantize_groups(weight), bias, gated)
     return DenseLinear(weight.to(getattr(torch, scheme), copy=True), bias, gated)
@@ -97,7 +108,7 @@ def restore_linear(
             if size < 0:
                 raise ValueError(f"there are no groups of {size} inputs")
             shape = (rows, -(-columns // size)) if size else (rows,)
-            values = part(parts, "values", (rows, columns), torch.int8)
+            values = part(parts, "values", (rows, columns), torch.int8, FP8)
             scale = part(parts, "scale", shape, torch.float32)
             return QuantizedLinear(Quantized(values, scale, size or None), bias, gated)
         case form:
@@ -136,6 +147,6 @@ def linear(
 def _affine(x: Tensor, packed: DenseLinear | QuantizedLinear) -> Tensor:
     if isinstance(packed, DenseLinear):
         return functional.linear(x, packed.weight.to(x.dtype), packed.bias)
-    multiply = int8_linear if packed.weight.group_size is None else int4_linear
-    y = multiply(quantize_rows(x), packed.weight).to(x.dtype)
+    round_rows, multiply = _ROUNDED[packed.weight.scheme]
+    y = multiply(round_rows(x), packed.weight).to(x.dtype)
     return y if packed.bias is None else y + packed.bias

@@ -1,0 +1,1 @@
+"""What belongs to all kernels in Triton: how they are launched, and the choice of them."""

@@ -1,0 +1,69 @@
+"""A GPU's operations: those of the reference, replaced where a kernel stands in Triton."""
+
+from dataclasses import fields, replace
+
+import torch
+
+try:
+    from penstock.kernels.embedding.triton import embedding
+    from penstock.kernels.experts.triton import experts, pack_experts, restore_experts
+    from penstock.kernels.kv_cache.triton import kv_parts, layer_kv
+    from penstock.kernels.linear.triton import PACKING, linear, pack_linear, restore_linear
+    from penstock.kernels.norm.triton import norm
+    from penstock.kernels.paged_attention.triton import paged_attention, plan_attention
+    from penstock.kernels.rope_write_kv.triton import rope_write_kv
+    from penstock.kernels.sampling.triton import argmax, draw, top_logprobs
+except ModuleNotFoundError as error:
+    raise ImportError("Triton is missing; pip install 'penstock[cuda]'") from error
+
+from penstock.kernels.kv_cache.contract import KV_DTYPES
+from penstock.kernels.ops import REFERENCE, Ops
+
+OLDEST_CAPABILITY = (8, 0)
+"""Compute capability from which on the kernels' types and products exist: Ampere's."""
+FP8_CAPABILITY = (8, 9)
+"""Likewise for floats of eight bits: Ada's."""
+_NO_COMPUTATION = {"kv_dtypes", "packing"}
+
+
+def triton_ops(device: torch.device) -> tuple[Ops, list[str]]:
+    """The operations for a GPU, and what to say of them. Raises ImportError for one that is too
+    old, or without Triton.
+    """
+    capability = torch.cuda.get_device_capability(device)
+    if torch.version.hip is None and capability < OLDEST_CAPABILITY:
+        raise ImportError(f"compute capability {capability} is below {OLDEST_CAPABILITY}")
+    ops = kernels(has_fp8=capability >= FP8_CAPABILITY)
+    return ops, [f"Kernels: Penstock's own in Triton, on {device}.", *_gaps(ops)]
+
+
+def kernels(*, has_fp8: bool = True) -> Ops:
+    """The operations, on whatever device their tensors are."""
+    return replace(
+        REFERENCE,
+        embedding=embedding,
+        norm=norm,
+        packing=PACKING,
+        pack_linear=pack_linear,
+        restore_linear=restore_linear,
+        linear=linear,
+        kv_dtypes=tuple(dtype for dtype in KV_DTYPES if has_fp8 or dtype != "fp8"),
+        kv_parts=kv_parts,
+        layer_kv=layer_kv,
+        rope_write_kv=rope_write_kv,
+        plan_attention=plan_attention,
+        paged_attention=paged_attention,
+        pack_experts=pack_experts,
+        restore_experts=restore_experts,
+        experts=experts,
+        argmax=argmax,
+        draw=draw,
+        top_logprobs=top_logprobs,
+    )
+
+
+def _gaps(ops: Ops) -> list[str]:
+    """What the reference still does."""
+    names = [field.name for field in fields(Ops) if field.name not in _NO_COMPUTATION]
+    missing = [name for name in names if getattr(ops, name) is getattr(REFERENCE, name)]
+    return [f"The torch reference computes: {', '.join(missing)}."] if missing else []

@@ -85,6 +85,13 @@ def serve(connection: Connection) -> None:
         return
     set_up_logging(start.log_format, level=os.environ.get("PENSTOCK_LOG", "INFO"))
     try:
+        _serve(start, connection)
+    except (BrokenPipeError, ConnectionResetError):  # also while it was being told of a failure
+        log.info("the front process is gone; leaving")
+
+
+def _serve(start: Start, connection: Connection) -> None:
+    try:
         engine, resolved = _load(start, connection)
         engine.grammars.on_ready = connection.wake
         try:
@@ -92,7 +99,7 @@ def serve(connection: Connection) -> None:
         finally:
             engine.grammars.close()
     except (BrokenPipeError, ConnectionResetError):
-        log.info("the front process is gone; leaving")
+        raise
     except PenstockError as error:
         connection.send(
             Failed(kind=type(error).__name__, message=error.message, remedy=error.remedy)

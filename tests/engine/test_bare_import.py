@@ -1,4 +1,4 @@
-"""The engine runs where there is little besides torch: no HTTP, no terminal, no compiled kernels."""
+"""The engine runs where there is little besides torch: no HTTP, no terminal, no built kernels."""
 
 import subprocess
 import sys

@@ -15,7 +15,7 @@ _NUM_TRIED = 8
 _MAX_WORDS = 400  # of an error message
 # What following a grammar may cost per token, and hold in memory: about 20 ms, and 100 MB for all
 # who follow the same one.
-_COSTS = {"step_lexer_fuel": 50_000, "max_lexer_states": 50_000, "verbose_errors": False}
+_MOST_LEXER_FUEL = _MOST_LEXER_STATES = 50_000
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -66,7 +66,11 @@ class GrammarCompiler:
         """A matcher at the beginning of a text. Copies of it share what they learn."""
         from llguidance import LLMatcher, LLParserLimits
 
-        limits = LLParserLimits(**_COSTS)
+        limits = LLParserLimits(
+            step_lexer_fuel=_MOST_LEXER_FUEL,
+            max_lexer_states=_MOST_LEXER_STATES,
+            verbose_errors=False,
+        )
         matcher = LLMatcher(self._trie, translated, log_level=0, limits=limits)
         _check(matcher, param)
         return matcher

@@ -83,7 +83,8 @@ def scattered_rows(prompts: list[list[int]], block_size: int) -> tuple[list[Row]
     blocks that takes.
     """
     needed = [-(-len(prompt) // block_size) for prompt in prompts]
-    order = torch.randperm(sum(needed) + 3, generator=torch.Generator().manual_seed(1)).tolist()
+    generator = torch.Generator().manual_seed(1)
+    order = torch.randperm(sum(needed) + 3, generator=generator, device="cpu").tolist()
     rows = [
         Row(prompt, [order.pop() for _ in range(count)])
         for prompt, count in zip(prompts, needed, strict=True)

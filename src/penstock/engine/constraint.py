@@ -3,15 +3,17 @@
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLExecutor, LLMatcher
 
 from penstock.engine.grammar_compiler import failure
 from penstock.scheduling.sequence import Sequence
 from penstock.vocabulary.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from llguidance import LLExecutor, LLMatcher
 
 
 @dataclass(slots=True, eq=False)
@@ -23,12 +25,12 @@ class Constraint:
     complete the end-of-text token is forced.
     """
 
-    matcher: LLMatcher
+    matcher: "LLMatcher"
     end_token_id: int
     forced: deque[int]
 
     @classmethod
-    def begin(cls, matcher: LLMatcher, end_token_id: int) -> "Constraint":
+    def begin(cls, matcher: "LLMatcher", end_token_id: int) -> "Constraint":
         """At the beginning of a text. The matcher is copied."""
         return cls(matcher.deep_copy(), end_token_id, deque())
 
@@ -80,6 +82,8 @@ class MaskMaker:
         if not rows:
             return None
         if self._thread is None:
+            from llguidance import LLExecutor  # here, so that who needs no grammar needs it not
+
             self._thread, self._executor = ThreadPoolExecutor(1, "masks"), LLExecutor()
         return self._thread.submit(self._make, rows, [sequences[row] for row in rows])
 

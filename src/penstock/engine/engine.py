@@ -4,9 +4,9 @@ import logging
 import secrets
 import time
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
-from llguidance import LLMatcher
 
 from penstock.engine.constraint import Constraint, constraint_of
 from penstock.engine.cost import CostModel
@@ -28,6 +28,9 @@ from penstock.vocabulary.messages import (
     Step,
     TokenLogprobs,
 )
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 log = logging.getLogger("penstock.engine")
 
@@ -175,7 +178,7 @@ class Engine:
 
     # -- coming ----------------------------------------------------------------------------------
 
-    def _queue(self, request: Request, matcher: LLMatcher | None) -> None:
+    def _queue(self, request: Request, matcher: "LLMatcher | None") -> None:
         params = request.sampling
         seed = self._seed(params.seed)
         prompt_len = len(request.prompt_token_ids)

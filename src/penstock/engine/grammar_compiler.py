@@ -2,11 +2,10 @@
 
 import random
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits
 
-from penstock.text.guidance import guidance
 from penstock.text.token_trie import token_trie
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.errors import InvalidRequest
@@ -16,7 +15,10 @@ _NUM_TRIED = 8
 _MAX_WORDS = 400  # of an error message
 # What following a grammar may cost per token, and hold in memory: about 20 ms, and 100 MB for all
 # who follow the same one.
-_COSTS = LLParserLimits(step_lexer_fuel=50_000, max_lexer_states=50_000, verbose_errors=False)
+_MOST_LEXER_FUEL = _MOST_LEXER_STATES = 50_000
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +58,24 @@ class GrammarCompiler:
                 f"{self._limits.max_chars:,}.",
                 param=grammar.param,
             )
+        from penstock.text.guidance import guidance  # here, since few requests bring a grammar
+
         return guidance(grammar, self._special_tokens, max_depth=self._limits.max_depth)
 
-    def matcher(self, translated: str, param: str) -> LLMatcher:
+    def matcher(self, translated: str, param: str) -> "LLMatcher":
         """A matcher at the beginning of a text. Copies of it share what they learn."""
-        matcher = LLMatcher(self._trie, translated, log_level=0, limits=_COSTS)
+        from llguidance import LLMatcher, LLParserLimits
+
+        limits = LLParserLimits(
+            step_lexer_fuel=_MOST_LEXER_FUEL,
+            max_lexer_states=_MOST_LEXER_STATES,
+            verbose_errors=False,
+        )
+        matcher = LLMatcher(self._trie, translated, log_level=0, limits=limits)
         _check(matcher, param)
         return matcher
 
-    def try_out(self, matcher: LLMatcher, param: str) -> None:
+    def try_out(self, matcher: "LLMatcher", param: str) -> None:
         """Follow the grammar for some tokens at random: what nothing matches, or what costs too
         much, mostly shows at once.
         """
@@ -80,7 +91,7 @@ class GrammarCompiler:
             _check(matcher, param)
 
 
-def failure(matcher: LLMatcher, param: str) -> InvalidRequest | None:
+def failure(matcher: "LLMatcher", param: str) -> InvalidRequest | None:
     """Why the matcher has given up, in llguidance's own words; None if it has not."""
     if not matcher.is_error():
         return None
@@ -90,7 +101,7 @@ def failure(matcher: LLMatcher, param: str) -> InvalidRequest | None:
     return InvalidRequest(f"{param}: {words[:_MAX_WORDS]}", param=param)
 
 
-def _check(matcher: LLMatcher, param: str) -> None:
+def _check(matcher: "LLMatcher", param: str) -> None:
     error = failure(matcher, param)
     if error is not None:
         raise error

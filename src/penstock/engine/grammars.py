@@ -7,8 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from llguidance import LLMatcher
+from typing import TYPE_CHECKING
 
 from penstock.engine.grammar_checker import GrammarChecker
 from penstock.engine.grammar_compiler import GrammarCompiler, GrammarLimits
@@ -17,6 +16,9 @@ from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.errors import InvalidRequest, ModelError
 from penstock.vocabulary.grammar import Grammar
 from penstock.vocabulary.messages import Request
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 
 @dataclass(slots=True)
@@ -73,7 +75,7 @@ class Grammars:
     def has_ready(self) -> bool:
         return any(future.done() for _, future in self._waiting.values())
 
-    def of(self, grammar: Grammar) -> Future[LLMatcher]:
+    def of(self, grammar: Grammar) -> "Future[LLMatcher]":
         """The matcher at the beginning of a text, to be copied; or an `InvalidRequest`."""
         future = self._matchers.get(grammar)
         if future is None or _deserves_another_try(future):
@@ -93,7 +95,7 @@ class Grammars:
         """Nobody waits for this request any more. An unknown id is no error."""
         self._waiting.pop(request_id, None)
 
-    def take_ready(self) -> list[tuple[Request, Future[LLMatcher]]]:
+    def take_ready(self) -> "list[tuple[Request, Future[LLMatcher]]]":
         """Requests that need not wait any longer, in the order of their arrival."""
         ready = [(request, future) for request, future in self._waiting.values() if future.done()]
         for request, _ in ready:
@@ -128,7 +130,7 @@ class Grammars:
             limits=self._limits,
         )
 
-    def _compile(self, grammar: Grammar) -> LLMatcher:
+    def _compile(self, grammar: Grammar) -> "LLMatcher":
         try:
             compiler = self._usable_compiler(grammar)
             self._checker = self._checker or GrammarChecker(
@@ -165,7 +167,7 @@ def _stack_size(num_bytes: int) -> Iterator[None]:
         threading.stack_size(before)
 
 
-def _deserves_another_try(future: Future[LLMatcher]) -> bool:
+def _deserves_another_try(future: "Future[LLMatcher]") -> bool:
     """Whether what went wrong had to do with this machine at that moment, not with the grammar."""
     error = future.exception() if future.done() else None
     return error is not None and not isinstance(error, InvalidRequest)

@@ -135,7 +135,7 @@ def _load(start: Start, connection: Connection) -> tuple[Engine, Resolved]:
             embedding_size=spec.embedding_width or spec.hidden,
         )
     )
-    return engine, prepared.resolved
+    return engine, engine.resolved
 
 
 def _turn(engine: Engine, resolved: Resolved, connection: Connection) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from penstock.engine.sampling_rows import SamplingRows
 from penstock.kernels.ops import Ops
+from penstock.scheduling.sequence import Sequence
 
 NEVER = float("-inf")
 
@@ -38,31 +39,32 @@ def allow(logits: Tensor, rows: SamplingRows) -> Tensor:
     restricted = [i for i, each in enumerate(rows.params) if each.allowed_token_ids is not None]
     row, token = rows.cells(lambda seq: seq.request.sampling.allowed_token_ids or ())
     allowed = logits[row, token]
-    logits[rows.tensor(np.array(restricted))] = NEVER
+    logits.index_fill_(0, rows.tensor(np.array(restricted)), NEVER)
     logits[row, token] = allowed
     return logits
 
 
 def ban(logits: Tensor, rows: SamplingRows) -> Tensor:
     """banned_token_ids: never drawn."""
-    logits[rows.cells(lambda seq: seq.request.sampling.banned_token_ids)] = NEVER
-    return logits
+    return _forbid(logits, rows.cells(lambda seq: seq.request.sampling.banned_token_ids))
 
 
 def hold_back_the_end(logits: Tensor, rows: SamplingRows) -> Tensor:
     """min_tokens: nothing that would end the sequence before that. A constraint sees to it itself,
     since it may leave nothing but the end.
     """
-    logits[
-        rows.cells(
-            lambda seq: (
-                ()
-                if seq.may_end or seq.constraint is not None
-                else [*seq.end_token_ids, *seq.request.sampling.stop_token_ids]
-            )
-        )
-    ] = NEVER
-    return logits
+
+    def ends(sequence: Sequence) -> list[int]:
+        if sequence.may_end or sequence.constraint is not None:
+            return []
+        return [*sequence.end_token_ids, *sequence.request.sampling.stop_token_ids]
+
+    return _forbid(logits, rows.cells(ends))
+
+
+def _forbid(logits: Tensor, cells: tuple[Tensor, Tensor]) -> Tensor:
+    """The number is made on the device: to send it there would wait for all that came before."""
+    return logits.index_put_(cells, logits.new_full((), NEVER))
 
 
 def add_bias(logits: Tensor, rows: SamplingRows) -> Tensor:

@@ -15,8 +15,10 @@ from torch import Tensor
 
 Array = npt.NDArray[np.generic]
 _ALIGNMENT = 64
-_NUM_BUFFERS = 4
-"""Pinned buffers that take turns, so that one is hardly ever waited for."""
+_NUM_BUFFERS = 32
+"""Pinned buffers that take turns: more than two steps need, since what a step sends waits behind
+the step before it, and nobody is to wait for that.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +60,12 @@ class PinnedTransfers(Transfers):
 
     def to_device(self, arrays: Sequence[Array]) -> list[Tensor]:
         self._turn = (self._turn + 1) % _NUM_BUFFERS
-        starts, total = _places(arrays)
         buffer = self._buffers[self._turn]
-        staged = buffer.room(total)
-        for start, array in zip(starts, arrays, strict=True):
-            staged.numpy()[start : start + array.nbytes] = (
-                np.ascontiguousarray(array).view(np.uint8).reshape(-1)
-            )
+        staged = buffer.room(packed_bytes(arrays))
+        pack(arrays, staged)
         sent = staged.to(self.device, non_blocking=True)
         buffer.sent = torch.cuda.current_stream(self.device).record_event()
-        return [
-            sent[start : start + array.nbytes].view(_type_of(array)).view(array.shape)
-            for start, array in zip(starts, arrays, strict=True)
-        ]
+        return unpack(sent, arrays)
 
     def to_host(self, tensors: Sequence[Tensor]) -> Arrival:
         copies = [
@@ -102,15 +97,30 @@ def transfers_for(device: torch.device) -> Transfers:
     return PinnedTransfers(device) if device.type == "cuda" else Transfers(device)
 
 
-def _places(arrays: Sequence[Array]) -> tuple[list[int], int]:
-    """Where each array begins in one piece of memory, and how long that is."""
-    starts, end = [], 0
+def packed_bytes(arrays: Sequence[Array]) -> int:
+    """What arrays take in one piece of memory, each beginning at an aligned place."""
+    return sum(_aligned(array.nbytes) for array in arrays)
+
+
+def pack(arrays: Sequence[Array], memory: Tensor) -> None:
+    """Copy arrays into one piece of memory, uint8."""
+    place, start = memory.numpy(), 0
     for array in arrays:
-        starts.append(end)
-        end += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-    return starts, end
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        place[start : start + array.nbytes] = flat
+        start += _aligned(array.nbytes)
 
 
-def _type_of(array: Array) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, array.dtype.name)
-    return dtype
+def unpack(memory: Tensor, arrays: Sequence[Array]) -> list[Tensor]:
+    """Tensors like the arrays, over memory into which these were packed."""
+    tensors, start = [], 0
+    for array in arrays:
+        dtype: torch.dtype = getattr(torch, array.dtype.name)
+        part = memory[start : start + array.nbytes]
+        tensors.append(part.view(dtype).view(array.shape))
+        start += _aligned(array.nbytes)
+    return tensors
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT

@@ -1,21 +1,25 @@
 """A vocabulary as llguidance walks it: a tree of the bytes that tokens spell."""
 
 from collections.abc import Sequence
-
-from llguidance import LLTokenizer, TokenizerWrapper
+from typing import TYPE_CHECKING
 
 from penstock.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 
 def token_trie(
     tokenizer: Tokenizer, *, vocab_size: int, end_token_ids: Sequence[int]
-) -> LLTokenizer:
+) -> "LLTokenizer":
     """The tree of a model's `vocab_size` token ids.
 
     The bytes are those that clients will see (`Tokenizer.token_bytes`), so what is allowed is
     decided by what is shown, whichever way the vocabulary spells. `end_token_ids` end a text, the
     first of them by preference.
     """
+    from llguidance import LLTokenizer, TokenizerWrapper
+
     words = _Words(tokenizer, vocab_size, end_token_ids)
     words.trie = LLTokenizer(TokenizerWrapper(words), eos_token=list(end_token_ids))
     return words.trie
@@ -24,7 +28,7 @@ def token_trie(
 class _Words:
     """What llguidance asks of a tokenizer, under the names it asks for."""
 
-    trie: LLTokenizer
+    trie: "LLTokenizer"
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_token_ids: Sequence[int]) -> None:
         self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(vocab_size)]

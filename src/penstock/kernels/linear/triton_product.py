@@ -122,7 +122,7 @@ def _rows_of(order, starts, num_groups, num_rows, top_k, GATHERS: tl.constexpr, 
     return source, target, is_row, group
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _product(
     x, x_scale, weight, scale, bias, residual, out, num_rows, num_outputs, width, num_groups,
     order, starts, num_matrices, top_k,

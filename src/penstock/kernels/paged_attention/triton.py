@@ -130,7 +130,7 @@ def _weigh(scores, best, total, out):
     return weight, new_best, total * shrunk + tl.sum(weight, axis=1), out * shrunk[:, None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_sequences", "table_stride", "num_ranges"])
 def _attend(
     query, query_stride, kept, scales, table, table_stride, starts, context_lens, num_sequences,
     bias, max_positions, scale, window, num_heads, num_kv_heads, size, block_size,
@@ -186,7 +186,7 @@ def _leave(
         tl.store(logsums + place, logsum[:, None], mask=is_there[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_ranges"])
 def _join(partial, logsums, out, size, num_ranges, RANGES: tl.constexpr, D: tl.constexpr):
     """One head of one token: what its ranges found, weighted by how much each had to say."""
     row = tl.program_id(0).to(tl.int64)

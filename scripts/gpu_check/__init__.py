@@ -1,0 +1,1 @@
+"""What `scripts/gpu-check` runs on a GPU: correctness first, then speed."""

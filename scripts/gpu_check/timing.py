@@ -1,0 +1,22 @@
+"""Seconds that work takes on the device."""
+
+from collections.abc import Callable
+
+import torch
+
+
+def seconds(work: Callable[[], object], *, repeats: int = 20, warmup: int = 3) -> float:
+    """The median time of one call, by the device's clock, with cold second-level caches."""
+    flush = torch.empty(256 * 2**20, dtype=torch.uint8, device="cuda")
+    for _ in range(warmup):
+        work()
+    times: list[float] = []
+    for _ in range(repeats):
+        flush.zero_()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
+    return sorted(times)[repeats // 2]

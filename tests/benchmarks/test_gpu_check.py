@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_without_a_gpu_it_says_so_at_once() -> None:
     pytest.importorskip("triton")
     done = subprocess.run(
         [ROOT / "scripts" / "gpu-check"],
-        env=os.environ | {"PYTHON": "python"},
+        env=os.environ | {"PYTHON": sys.executable},
         capture_output=True,
         text=True,
         check=False,

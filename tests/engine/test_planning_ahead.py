@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from penstock.engine.engine import Engine
-from penstock.engine.graphs import Compute, Graphs
+from penstock.engine.graphs import Graphs, powers_of_two
+from penstock.kernels.recording import Compute
 from penstock.vocabulary.grammar import Grammar
 from penstock.vocabulary.messages import Cancel, FinishReason, Output, Request
 from penstock.vocabulary.sampling_params import SamplingParams
@@ -51,7 +52,7 @@ def ahead(engine: Engine, record: Callable[[Compute], Compute] | None = None) ->
             runner.decoder,
             runner.cache,
             record,
-            max_num_seqs=8,
+            sizes=powers_of_two(8),
             max_model_len=engine.max_model_len,
             spare_block=runner.cache.num_blocks - 1,
         )

@@ -10,7 +10,7 @@ from penstock.engine.cost import cost_model
 from penstock.engine.engine import Engine
 from penstock.engine.grammar_compiler import GrammarLimits
 from penstock.engine.grammars import Grammars
-from penstock.engine.graphs import Graphs, record_on_cuda
+from penstock.engine.graphs import Graphs, powers_of_two, record_on_cuda
 from penstock.engine.hardware import find_device, find_hardware, num_threads
 from penstock.engine.memory import fitted
 from penstock.engine.runner import Runner
@@ -35,6 +35,10 @@ from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
 from penstock.text.tokenizer import Tokenizer
 from penstock.text.watermark import Greens
+
+LARGEST_GRAPH = 256
+"""Sequences of one token each in a recorded step."""
+LARGEST_ON_CPU = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +131,7 @@ def load_engine(
 
 
 def _runner(decoder: Decoder, resolved: Resolved, greens: Greens | None) -> Runner:
-    """On a GPU, with graphs, and a spare block for their empty rows."""
+    """On a GPU, with a spare block for the empty rows of graphs."""
     device, ops = torch.device(resolved.device), decoder.ops
     is_gpu = device.type != "cpu"
     cache = KVCache(
@@ -138,17 +142,29 @@ def _runner(decoder: Decoder, resolved: Resolved, greens: Greens | None) -> Runn
         ops=ops,
         device=device,
     )
-    graphs = None
-    if is_gpu:
-        graphs = Graphs(
-            decoder,
-            cache,
-            record_on_cuda,
-            max_num_seqs=resolved.max_num_seqs,
-            max_model_len=resolved.max_model_len,
-            spare_block=resolved.num_blocks,
-        )
-    return Runner(decoder, cache, ops, transfers_for(device), greens, graphs)
+    return Runner(
+        decoder, cache, ops, transfers_for(device), greens, _graphs(decoder, cache, resolved)
+    )
+
+
+def _graphs(decoder: Decoder, cache: KVCache, resolved: Resolved) -> Graphs | None:
+    """A GPU's rows are filled up, for every recording holds memory there. On a CPU an empty row
+    would be computed like any other, so every size has its own; beyond some, what a recording
+    saves is nothing beside the rest.
+    """
+    on_gpu = resolved.device != "cpu"
+    record = record_on_cuda if on_gpu else decoder.ops.recorder()
+    if record is None:
+        return None
+    largest = min(resolved.max_num_seqs, LARGEST_GRAPH if on_gpu else LARGEST_ON_CPU)
+    return Graphs(
+        decoder,
+        cache,
+        record,
+        sizes=powers_of_two(largest) if on_gpu else range(1, largest + 1),
+        max_model_len=resolved.max_model_len,
+        spare_block=resolved.num_blocks if on_gpu else 0,
+    )
 
 
 def _grammars(prepared: Prepared, tokenizer: Tokenizer | None) -> Grammars:

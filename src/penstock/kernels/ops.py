@@ -24,6 +24,7 @@ from penstock.kernels.paged_attention.contract import AttentionShape
 from penstock.kernels.paged_attention.plan import plan_attention
 from penstock.kernels.paged_attention.reference import paged_attention
 from penstock.kernels.quantization import Matrix
+from penstock.kernels.recording import Record, no_recorder
 from penstock.kernels.rope_write_kv.reference import rope_write_kv
 from penstock.kernels.sampling.contract import Shaping
 from penstock.kernels.sampling.reference import argmax, draw, top_logprobs
@@ -89,6 +90,8 @@ class Ops:
         restore_experts
     )
     experts: Callable[[Tensor, Tensor, PackedExperts, int, str], Tensor] = experts
+    recorder: Callable[[], Record | None] = no_recorder
+    """What records steps of these operations, in memory of its own."""
     argmax: Callable[[Tensor], Tensor] = argmax
     draw: Callable[[Tensor, Shaping, Tensor], Tensor] = draw
     top_logprobs: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor, Tensor]] = (

@@ -30,14 +30,16 @@ class RotaryPositions:
 
     key_bias: Tensor | None = None
 
-    def __init__(self, rope: Rope, max_positions: int, device: torch.device) -> None:
+    def __init__(self, rope: Rope, max_positions: int, device: torch.device, ops: Ops) -> None:
         self.cos, self.sin = rope_tables(rope, max_positions, device)
+        self.look_up = ops.embedding
 
     def enter(self, x: Tensor, positions: Tensor) -> Tensor:
         return x
 
     def rotation(self, positions: Tensor) -> Rotation | None:
-        return self.cos[positions], self.sin[positions]
+        cos, sin = (self.look_up(positions, table, table.dtype) for table in (self.cos, self.sin))
+        return cos, sin
 
 
 class LearnedPositions:
@@ -93,7 +95,7 @@ def make_positions(
     position: Position = spec.position
     match position:
         case Rope():
-            return RotaryPositions(position, spec.max_positions, device)
+            return RotaryPositions(position, spec.max_positions, device, ops)
         case Alibi():
             return AlibiPositions(position, spec, device)
         case Learned(offset):

@@ -4,6 +4,7 @@ import os
 from dataclasses import fields, replace
 
 import penstock.kernels.cpu._native as _native
+from penstock.kernels.cpu.recording import Recorder
 from penstock.kernels.embedding.cpu import embedding
 from penstock.kernels.experts.cpu import experts, pack_experts, restore_experts
 from penstock.kernels.kv_cache.contract import CPU_KV_DTYPES
@@ -53,6 +54,7 @@ def kernels() -> Ops:
         rope_write_kv=rope_write_kv,
         plan_attention=plan_attention,
         paged_attention=paged_attention,
+        recorder=Recorder,
         embedding=embedding,
         argmax=argmax,
         draw=draw,

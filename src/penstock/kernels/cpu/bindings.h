@@ -5,8 +5,10 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "isa.h"
+#include "recording.h"
 #include "threads.h"
 
 namespace penstock {
@@ -17,12 +19,21 @@ T* at(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-// Every binding runs its kernel through this: without the interpreter's lock, one at a time.
+// Every binding runs its kernel through this: without the interpreter's lock, one at a time. The call
+// must hold all that it needs beside the memory it was given the addresses of, for it may be recorded.
+template <class Call>
+void run(Call call) {
+  {
+    nanobind::gil_scoped_release released;
+    Exclusive alone;
+    call();
+  }
+  if (Recording* recording = Recording::current()) recording->add(std::move(call));
+}
+
 template <class Args>
 void launch(void (*kernel)(const Args&), const Args& args) {
-  nanobind::gil_scoped_release released;
-  Exclusive alone;
-  kernel(args);
+  run([kernel, args] { kernel(args); });
 }
 
 // Throws IndexError for a row that is not there.
@@ -44,6 +55,7 @@ void bind_limits(nanobind::module_& m);
 void bind_linear(nanobind::module_& m);
 void bind_norm(nanobind::module_& m);
 void bind_paged_attention(nanobind::module_& m);
+void bind_recording(nanobind::module_& m);
 void bind_rope_write_kv(nanobind::module_& m);
 void bind_sampling(nanobind::module_& m);
 

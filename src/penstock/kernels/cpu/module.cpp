@@ -11,6 +11,22 @@
 
 namespace nb = nanobind;
 
+namespace penstock {
+
+void bind_recording(nb::module_& m) {
+  nb::class_<Recording>(m, "Recording")
+      .def(nb::init<>())
+      .def("begin", &Recording::begin)
+      .def("end", &Recording::end)
+      .def("replay", [](const Recording& recording) {
+        nb::gil_scoped_release released;
+        Exclusive alone;
+        recording.replay();
+      });
+}
+
+}  // namespace penstock
+
 NB_MODULE(_native, m) {
   m.def("usable_isas", &penstock::usable_isas);
   m.def("use_isa", &penstock::use_isa, nb::arg("name"));
@@ -31,6 +47,7 @@ NB_MODULE(_native, m) {
   penstock::bind_linear(m);
   penstock::bind_norm(m);
   penstock::bind_paged_attention(m);
+  penstock::bind_recording(m);
   penstock::bind_rope_write_kv(m);
   penstock::bind_sampling(m);
 }

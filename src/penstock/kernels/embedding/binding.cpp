@@ -7,9 +7,12 @@ namespace penstock {
 void bind_embedding(nb::module_& m) {
   m.def("embedding", [](uintptr_t row_ids, uintptr_t table, uintptr_t out, int64_t tokens,
                         int64_t rows, int64_t width, int kind) {
-    check_ids(at<const int64_t>(row_ids), tokens, rows, "a table");
-    launch(kernels().embedding, EmbeddingArgs{at<const int64_t>(row_ids), at<const void>(table),
-                                              at<float>(out), tokens, width, kind});
+    const EmbeddingArgs args{at<const int64_t>(row_ids), at<const void>(table), at<float>(out),
+                             tokens, width, kind};
+    run([args, rows, kernel = kernels().embedding] {
+      check_ids(args.row_ids, args.tokens, rows, "a table");
+      kernel(args);
+    });
   });
 }
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 import penstock.kernels.cpu._native as _native
-from penstock.kernels.cpu.memory import address
+from penstock.kernels.cpu.memory import address, empty
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -22,7 +22,7 @@ def embedding(row_ids: Tensor, table: Tensor, dtype: torch.dtype) -> Tensor:
         raise ValueError(
             f"Ids {list(row_ids.shape)} and table {list(table.shape)} are not [T], [N, D]."
         )
-    out = torch.empty(len(row_ids), table.shape[1])
+    out = empty(len(row_ids), table.shape[1])
     _native.embedding(
         address(row_ids, "row_ids", torch.int64),
         address(table, "table", table.dtype),

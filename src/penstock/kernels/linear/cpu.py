@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import penstock.kernels.cpu._native as _native
-from penstock.kernels.cpu.memory import address
+from penstock.kernels.cpu.memory import address, empty
 from penstock.kernels.norm.contract import Norm
 from penstock.kernels.packed import Fact, fact
 from penstock.kernels.quantization import GROUP_SIZE, Quantized
@@ -169,7 +169,7 @@ def linear(
     residual: Tensor | None = None,
 ) -> Tensor:
     """x [T, in] float32 through the packed weight, with all that surrounds it, in one call."""
-    out = torch.empty((x.shape[0], packed.num_outputs))
+    out = empty(x.shape[0], packed.num_outputs)
     if x.dim() != 2 or x.shape[1] != packed.in_features:
         raise ValueError(f"x is {list(x.shape)} where rows of {packed.in_features} are due.")
     if residual is not None and residual.shape != out.shape:

@@ -1,10 +1,9 @@
 """Norms in C++: one pass for the sums, one for the result, rows side by side on all threads."""
 
-import torch
 from torch import Tensor
 
 import penstock.kernels.cpu._native as _native
-from penstock.kernels.cpu.memory import address
+from penstock.kernels.cpu.memory import address, empty
 from penstock.kernels.norm.contract import Norm
 
 
@@ -16,7 +15,7 @@ def norm(x: Tensor, weights: Norm) -> Tensor:
     parts = (weights.weight,) if weights.bias is None else (weights.weight, weights.bias)
     if any(part.shape != expected for part in parts):
         raise ValueError(f"A norm of {list(weights.weight.shape)} cannot take {list(x.shape)}.")
-    out = torch.empty_like(x)
+    out = empty(*x.shape)
     _native.norm(
         address(x, "x"),
         address(weights.weight, "the norm's weight"),

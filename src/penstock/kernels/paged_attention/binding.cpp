@@ -1,5 +1,7 @@
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/shared_ptr.h>
 
+#include <memory>
 #include <stdexcept>
 
 #include "../cpu/bindings.h"
@@ -10,17 +12,22 @@ namespace nb = nanobind;
 namespace penstock {
 namespace {
 
-AttentionPlan plan(uintptr_t cu_seqlens_q, uintptr_t context_lens, int64_t num_sequences,
-                   uintptr_t block_table, int64_t max_blocks, int64_t tiles_per_block,
-                   int32_t num_heads, int32_t num_kv_heads, int32_t head_dim, float scale,
-                   int32_t window, uintptr_t key_bias, int64_t max_positions) {
-  return plan_attention(AttentionFacts{
+using Plan = std::shared_ptr<AttentionPlan>;  // a recording keeps it, and plans anew
+
+Plan plan(uintptr_t cu_seqlens_q, uintptr_t context_lens, int64_t num_sequences,
+          uintptr_t block_table, int64_t max_blocks, int64_t tiles_per_block, int32_t num_heads,
+          int32_t num_kv_heads, int32_t head_dim, float scale, int32_t window, uintptr_t key_bias,
+          int64_t max_positions) {
+  const AttentionFacts facts{
       at<const int32_t>(cu_seqlens_q), at<const int32_t>(context_lens),
       at<const int64_t>(block_table), at<const float>(key_bias), num_sequences, max_blocks,
-      tiles_per_block, max_positions, num_heads, num_kv_heads, head_dim, window, scale});
+      tiles_per_block, max_positions, num_heads, num_kv_heads, head_dim, window, scale};
+  const Plan planned = std::make_shared<AttentionPlan>();
+  run([facts, planned] { *planned = plan_attention(facts); });
+  return planned;
 }
 
-void attend(uintptr_t query, int64_t query_stride, uintptr_t out, int64_t num_tokens,
+void attend(const float* query, int64_t query_stride, float* out, int64_t num_tokens,
             const LayerKV& cache, const AttentionPlan& plan) {
   const AttentionFacts& facts = plan.facts;
   if (cache.num_kv_heads != facts.num_kv_heads || cache.head_dim != facts.head_dim) {
@@ -32,13 +39,11 @@ void attend(uintptr_t query, int64_t query_stride, uintptr_t out, int64_t num_to
   if (plan.max_tile >= cache.num_tiles) {
     throw std::invalid_argument("the plan reads blocks that the cache does not have");
   }
-  launch(kernels().paged_attention,
-         PagedAttentionArgs{at<const float>(query), at<float>(out), &cache, plan.tiles.data(),
-                            plan.items.data(), plan.merges.data(), facts.key_bias, query_stride,
-                            static_cast<int64_t>(plan.items.size()),
-                            static_cast<int64_t>(plan.merges.size()), plan.num_partials,
-                            facts.max_positions, facts.num_heads, plan.max_tokens, facts.window,
-                            facts.scale});
+  kernels().paged_attention(PagedAttentionArgs{
+      query, out, &cache, plan.tiles.data(), plan.items.data(), plan.merges.data(), facts.key_bias,
+      query_stride, static_cast<int64_t>(plan.items.size()),
+      static_cast<int64_t>(plan.merges.size()), plan.num_partials, facts.max_positions,
+      facts.num_heads, plan.max_tokens, facts.window, facts.scale});
 }
 
 }  // namespace
@@ -46,7 +51,12 @@ void attend(uintptr_t query, int64_t query_stride, uintptr_t out, int64_t num_to
 void bind_paged_attention(nb::module_& m) {
   nb::class_<AttentionPlan>(m, "AttentionPlan");
   m.def("plan_attention", &plan);
-  m.def("paged_attention", &attend);
+  m.def("paged_attention", [](uintptr_t query, int64_t query_stride, uintptr_t out,
+                              int64_t num_tokens, const LayerKV& cache, const Plan& plan) {
+    run([=, from = at<const float>(query), to = at<float>(out), layer = &cache] {
+      attend(from, query_stride, to, num_tokens, *layer, *plan);
+    });
+  });
 }
 
 }  // namespace penstock

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import penstock.kernels.cpu._native as _native
-from penstock.kernels.cpu.memory import address
+from penstock.kernels.cpu.memory import address, empty
 from penstock.kernels.kv_cache.cpu import LayerKV
 from penstock.kernels.paged_attention.contract import AttentionShape
 from penstock.kernels.step_layout import StepLayout
@@ -71,7 +71,7 @@ def paged_attention(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> Tenso
             f"Queries {list(query.shape)} of {query.dtype} with strides {list(query.stride())} do "
             f"not fit {plan.shape.num_heads} dense heads of {plan.shape.head_dim} in float32."
         )
-    out = torch.empty(query.shape)
+    out = empty(*query.shape)
     _native.paged_attention(
         query.data_ptr(), stride, out.data_ptr(), num_tokens, cache.native, plan.native
     )

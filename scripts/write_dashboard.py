@@ -47,6 +47,12 @@ _ROWS = {
         "prefix_cache_hits",
     ),
     "Machine": ("mbu_ratio", "mfu_ratio", "busy_seconds", "steps"),
+    "Replicas": (
+        "replica_up",
+        "replica_num_requests_running",
+        "replica_num_requests_waiting",
+        "replica_kv_cache_usage_perc",
+    ),
     "Grammars": ("grammars_compiled", "grammars_refused", "grammar_cache_hits"),
     "Keys": ("key_requests", "key_tokens"),
     "Processes": (
@@ -62,11 +68,21 @@ _LABELS = {
     "penstock_completions_finished": ("finish_reason",),
     "penstock_key_requests": ("key", "status"),
     "penstock_key_tokens": ("key",),
+    "penstock_replica_up": ("replica",),
+    "penstock_replica_num_requests_running": ("replica",),
+    "penstock_replica_num_requests_waiting": ("replica",),
+    "penstock_replica_kv_cache_usage_perc": ("replica",),
 }
 _WIDTH, _HEIGHT, _PER_LINE = 8, 8, 3
 _QUANTILES = (0.5, 0.9, 0.99)
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
 _OF_INSTANCE = 'instance=~"$instance"'
+
+
+class _Engine:
+    """It has all metrics, whatever their values."""
+
+    is_ready, pid, stats = True, os.getpid(), EngineStats()
 
 
 def dashboard() -> dict[str, Any]:
@@ -103,7 +119,7 @@ def _instance_variable() -> dict[str, Any]:
 
 
 def _panels() -> Iterator[dict[str, Any]]:
-    metrics = Metrics(EngineStats, engine_pid=os.getpid)
+    metrics = Metrics(lambda: [_Engine()])
     known = {family.name: family for family in metrics.families()}
     y = number = 0
     for title, names in _ROWS.items():
@@ -153,7 +169,8 @@ def _queries(family: Metric) -> Iterator[tuple[str, str]]:
         case "counter":
             yield f"sum{by} (rate({family.name}_total{{{_OF_INSTANCE}}}[$__rate_interval]))", legend
         case _:
-            yield f"{family.name}{{{_OF_INSTANCE}}}", "{{instance}}"
+            names = " ".join(f"{{{{{label}}}}}" for label in ("instance", *labels))
+            yield f"{family.name}{{{_OF_INSTANCE}}}", names
 
 
 def _unit(family: Metric) -> str:

@@ -42,7 +42,7 @@ from benchmarks.peers.report import (
 )
 from benchmarks.peers.work import FULL, QUICK, Work, all_work, chosen
 from penstock.bench.report import write_json
-from penstock.engine.hardware import cpu_name, num_cores
+from penstock.engine.host import cpu_name, num_cores
 from penstock.vocabulary.errors import PenstockError
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -34,9 +34,12 @@ class Served:
     def is_ready(self) -> bool:
         return self.client.get("/health/ready").status_code == 200
 
-    def engine_pid(self) -> int:
+    def engine_pids(self) -> set[int]:
         children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        [pid] = {int(pid) for file in children for pid in file.read_text().split()}
+        return {int(pid) for file in children for pid in file.read_text().split()}
+
+    def engine_pid(self) -> int:
+        [pid] = self.engine_pids()
         return pid
 
     def stop(self, number: int = signal.SIGTERM) -> int:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
+import httpx
 import openai
 import pytest
 
@@ -82,6 +83,18 @@ def test_a_pipeline_continues_prompts_in_this_process():
         pipe("import os")
 
 
+def test_a_pipeline_computes_on_one_device_and_leaves_replicas_to_a_server():
+    for several in ({"replica_num": 2}, {"device_map": [[0], [1]]}):
+        with pytest.raises(SettingsError, match=r"2 replicas were asked for.*penstock\.serve"):
+            penstock.pipeline(**several)
+    with pytest.raises(SettingsError, match="tensor parallelism"):
+        penstock.pipeline(device_map=[0, 1])
+    with pytest.raises(SettingsError, match="above 0"):
+        penstock.pipeline(replica_num=0)
+    one = penstock.pipeline(device="cpu", replica_num=1, device_map="auto", kv_cache_gib=0.1)
+    assert one("import os", **GREEDY)
+
+
 def test_a_deployment_outlives_the_process_that_started_it(client):
     first, second = client.generate(["import os", "class Stack:"], **GREEDY)
     assert (first.generated_length, first.finish_reason) == (8, "length")
@@ -125,6 +138,17 @@ def test_what_is_written_down_is_for_its_user_only(places, deployment):
     assert deployment.api_key not in Path(deployment.log).read_text()
     arguments = Path(f"/proc/{deployment.pid}/cmdline").read_bytes()
     assert deployment.api_key.encode() not in arguments
+
+
+def test_a_deployment_of_several_replicas_answers_as_one(client, places):
+    prompts = ["import os", "class Stack:", "def add(a, b):"]
+    several = penstock.serve(deployment_name="several", replica_num=2, kv_cache_gib=0.1)
+    try:
+        health = httpx.get(f"{several.url}/health/ready").json()
+        assert health["replicas"] == {"ready": 2, "of": 2}
+        assert several.generate(prompts, **GREEDY) == client.generate(prompts, **GREEDY)
+    finally:
+        several.terminate_server()
 
 
 def test_a_name_is_taken_while_its_deployment_runs(deployment):

@@ -33,8 +33,7 @@ async def serve(llm: AsyncLLM, chance: random.Random) -> None:
 @pytest.mark.slow
 async def test_memory_stays_flat_over_thousands_of_requests():
     async with AsyncLLM(kv_cache_gib=0.05) as llm:
-        assert llm._engine is not None
-        pids = {"front": os.getpid(), "engine": llm._engine.pid}
+        pids = {"front": os.getpid(), "engine": llm.replicas[0].pid}
         chance = random.Random(0)
         for _ in range(4):  # until caches are full, such as that of the spellings of tokens
             await serve(llm, chance)

@@ -101,8 +101,7 @@ async def check_that_what_is_cancelled_or_left_frees_its_blocks(
 
 async def check_that_a_dead_engine_is_replaced(llm: AsyncLLM, prompt: list[int]) -> None:
     doomed = llm.submit(prompt, LONG)
-    assert llm._engine is not None
-    os.kill(llm._engine.pid, signal.SIGKILL)
+    os.kill(llm.replicas[0].pid, signal.SIGKILL)
     with pytest.raises(EngineFailed, match="died"):
         await text(doomed)
     assert not llm.is_ready

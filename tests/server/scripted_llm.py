@@ -8,7 +8,7 @@ import functools
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -71,8 +71,19 @@ class Submission:
         return self.request.sampling
 
 
+@dataclass
+class ScriptedReplica:
+    """Stands for one of several engines."""
+
+    is_ready: bool = True
+    pid: int | None = None
+    stats: EngineStats = field(default_factory=EngineStats)
+
+
 class ScriptedLLM:
-    """Stands where `AsyncLLM` stands. `refusal` is raised by the next submissions."""
+    """Stands where `AsyncLLM` stands, and for its only engine. `refusal` is raised by the next
+    submissions.
+    """
 
     def __init__(
         self,
@@ -93,7 +104,8 @@ class ScriptedLLM:
         self.sampling_defaults = sampling_defaults or {}
         self.watermark_key: str | None = None
         self.stats = EngineStats()
-        self.engine_pid: int | None = None
+        self.pid: int | None = None
+        self.replicas: list[Any] = [self]
         self.steps = StepLog()
         self.heartbeat_age_s = 0.1
         self.is_ready = True

@@ -105,6 +105,11 @@ def test_it_listens_for_azure_and_speaks_azure_s_dialect(plain):
     assert deployment.log_level == "WARNING"
 
 
+def test_azure_s_word_for_the_default_number_of_replicas_is_understood(plain):
+    deployment = deployed(plain, TASK_TYPE="text-generation", AML_NUM_REPLICAS="-1")
+    assert deployment.front.replicas == 1
+
+
 def test_vllm_s_flags_become_ours_with_or_without_a_prefix(plain):
     deployment = deployed(
         plain,
@@ -114,6 +119,8 @@ def test_vllm_s_flags_become_ours_with_or_without_a_prefix(plain):
         DTYPE="half",
         ENABLE_PREFIX_CACHING="false",
         MODEL_NAME="mine",
+        NUM_REPLICAS="2",
+        PENSTOCK_DEVICE_MAP="[[1], [3]]",
         PENSTOCK_MAX_WAITING="3",
         PENSTOCK_LEGACY_SCORE="1",
         PENSTOCK_API_KEY="hush",
@@ -122,7 +129,8 @@ def test_vllm_s_flags_become_ours_with_or_without_a_prefix(plain):
     engine, server = deployment.engine, deployment.server
     assert (engine.max_model_len, engine.max_num_seqs, engine.weights) == (2048, 8, "float16")
     assert engine.prefix_caching is False
-    assert deployment.front.max_waiting == 3
+    front = deployment.front
+    assert (front.replicas, front.device_map, front.max_waiting) == (2, "[[1], [3]]", 3)
     assert server.legacy_score is True
     assert (server.served_model_name, server.dialects) == ("mine", ("azureml", "tgi"))
     assert server.api_keys == ("hush",)

@@ -20,7 +20,7 @@ def test_the_file_is_what_its_script_makes():
 
 async def test_every_metric_and_label_that_it_asks_for_exists():
     llm = ScriptedLLM()
-    llm.engine_pid = os.getpid()
+    llm.pid = os.getpid()
     llm.stats = EngineStats(num_steps=1, limit_bytes_per_s=1.0, limit_multiply_adds_per_s=1.0)
     async with client_of(llm, api_keys=("k",)) as client:
         client.headers["authorization"] = "Bearer k"

@@ -3,7 +3,7 @@
 import pytest
 
 from penstock.server.openai.models import EMBEDDINGS
-from tests.server.scripted_llm import ScriptedLLM
+from tests.server.scripted_llm import ScriptedLLM, ScriptedReplica
 from tests.server.serving import client_of
 
 
@@ -26,6 +26,13 @@ async def test_a_server_is_ready_while_the_engine_s_heart_beats(client, llm, pat
         "reason": "no engine is running, or its loop stands still; last heartbeat 42.0 s ago",
         "heartbeat_age_s": 42.0,
     }
+
+
+async def test_of_several_engines_one_is_enough_and_it_is_told_how_many_answer(client, llm):
+    llm.replicas = [ScriptedReplica(), ScriptedReplica(is_ready=False), ScriptedReplica()]
+    response = await client.get("/health/ready")
+    assert response.status_code == 200
+    assert response.json()["replicas"] == {"ready": 2, "of": 3}
 
 
 async def test_models_are_listed_and_described(client):

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import penstock
 from penstock.server.metrics_vllm import ALIASES
 from penstock.vocabulary.messages import EngineStats
-from tests.server.scripted_llm import Script, ScriptedLLM
+from tests.server.scripted_llm import Script, ScriptedLLM, ScriptedReplica
 from tests.server.serving import client_of
 
 
@@ -135,14 +135,14 @@ async def test_machine_use_is_told_once_the_machine_s_limits_are_known(client, l
 
 
 async def test_it_says_what_runs_and_what_its_processes_take(llm):
-    llm.engine_pid = os.getpid()
+    llm.pid = os.getpid()
     async with client_of(llm) as client:
         found = await samples(client)
         python = platform.python_version()
         assert found["penstock_build_info", python, penstock.__version__] == 1
         assert found["process_resident_memory_bytes"] > 1e6
         assert found["penstock_engine_process_resident_memory_bytes"] > 1e6
-        llm.engine_pid = None
+        llm.pid = None
         found = await samples(client)
     assert "penstock_engine_process_resident_memory_bytes" not in found
 
@@ -185,6 +185,64 @@ async def test_requests_and_tokens_are_counted_by_key(llm, tmp_path):
         found = await samples(client)
     assert found["penstock_key_requests_total", "alice", "200"] == 2
     assert found["penstock_key_tokens_total", "alice"] == 2 * (3 + len("Hello!"))
+
+
+# -- several engines ---------------------------------------------------------------------------
+
+
+def busy(num_steps: int, **fields) -> EngineStats:
+    return EngineStats(num_steps=num_steps, **fields)
+
+
+async def test_what_several_engines_do_is_added_up_and_told_of_each(client, llm):
+    one = ScriptedReplica(
+        stats=busy(1, num_running=3, num_waiting=4, num_blocks=100, num_blocks_used=50)
+    )
+    other = ScriptedReplica(
+        is_ready=False, stats=busy(1, num_running=1, num_blocks=100, num_blocks_used=10)
+    )
+    llm.replicas = [one, other]
+    found = await samples(client)
+    assert found["penstock_num_requests_running"] == 4
+    assert found["penstock_num_requests_waiting"] == 4
+    assert found["penstock_kv_blocks"] == 200
+    assert found["penstock_kv_cache_usage_perc"] == pytest.approx(0.3)
+    assert found["vllm:num_requests_running", "scripted"] == 4
+    assert found["penstock_replicas"] == 2
+    assert [found["penstock_replica_up", number] for number in "01"] == [1, 0]
+    assert [found["penstock_replica_num_requests_running", number] for number in "01"] == [3, 1]
+    assert [found["penstock_replica_kv_cache_usage_perc", number] for number in "01"] == [0.5, 0.1]
+
+
+async def test_counters_survive_the_restart_of_one_while_the_others_count_on(client, llm):
+    one, other = ScriptedReplica(stats=busy(9, num_prompt_tokens=100)), ScriptedReplica()
+    llm.replicas = [one, other]
+    other.stats = busy(90, num_prompt_tokens=10)
+    assert (await samples(client))["penstock_prompt_tokens_total"] == 110
+    one.stats, other.stats = busy(0), busy(200, num_prompt_tokens=30)
+    assert (await samples(client))["penstock_prompt_tokens_total"] == 130
+    one.stats = busy(2, num_prompt_tokens=5)
+    assert (await samples(client))["penstock_prompt_tokens_total"] == 135
+
+
+async def test_the_use_of_the_machine_is_that_of_the_engines_that_were_busy(client, llm):
+    limits = {"limit_bytes_per_s": 100.0, "limit_multiply_adds_per_s": 10.0}
+    one, other = ScriptedReplica(stats=busy(0, **limits)), ScriptedReplica(stats=busy(0, **limits))
+    llm.replicas = [one, other]
+    await samples(client)
+    one.stats = busy(1, num_bytes_read=80, num_multiply_adds=2, busy_s=1.0, **limits)
+    other.stats = busy(1, num_bytes_read=120, num_multiply_adds=12, busy_s=3.0, **limits)
+    found = await samples(client)
+    assert found["penstock_machine_bytes_read_per_second"] == 200
+    assert found["penstock_mbu_ratio"] == pytest.approx((80 + 120) / 4 / 100)
+    assert found["penstock_mfu_ratio"] == pytest.approx((2 + 12) / 4 / 10)
+
+
+async def test_the_processes_of_several_engines_are_told_apart(client, llm):
+    llm.replicas = [ScriptedReplica(pid=os.getpid()), ScriptedReplica(), ScriptedReplica(pid=1)]
+    found = await samples(client)
+    name = "penstock_engine_process_resident_memory_bytes"
+    assert found[name, "0"] > 1e6 and (name, "2") in found and (name, "1") not in found
 
 
 # -- under vLLM's names ------------------------------------------------------------------------

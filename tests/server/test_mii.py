@@ -161,10 +161,13 @@ def test_max_length_is_cut_to_the_model():
 
 
 def test_arguments_that_mean_something_here_get_our_names():
-    given = {"max_length": 512, "restful_api_port": 8080, "tensor_parallel": 1, "replica_num": 1}
-    assert settings_from_mii({**given, "enable_restful_api": True, "token_budget": 64}) == {
+    given = {"max_length": 512, "restful_api_port": 8080, "tensor_parallel": 1, "replica_num": 2}
+    given |= {"device_map": [[0], [1]], "enable_restful_api": True, "token_budget": 64}
+    assert settings_from_mii(given) == {
         "max_model_len": 512,
         "port": 8080,
+        "replicas": 2,
+        "device_map": [[0], [1]],
         "token_budget": 64,
     }
 
@@ -173,7 +176,7 @@ def test_arguments_that_mean_something_here_get_our_names():
     ("argument", "remedy"),
     [
         ({"tensor_parallel": 2}, "One process"),
-        ({"replica_num": 4}, "another deployment_name"),
+        ({"replica_configs": [{"hostname": "here"}]}, "device_map"),
         ({"quantization_mode": "wf6af16"}, "weights='int8'"),
         ({"deployment_type": "aml"}, "this machine"),
         ({"model_config": {"max_length": 5}}, "as arguments"),

@@ -15,7 +15,7 @@ from penstock.server.page.files import FILES
 from penstock.server.serve import serve
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.messages import EngineStats, PromptSlice, Step
-from tests.server.scripted_llm import ScriptedLLM
+from tests.server.scripted_llm import ScriptedLLM, ScriptedReplica
 from tests.server.serving import client_of, events
 
 
@@ -127,6 +127,16 @@ async def test_a_watcher_sees_the_steps_of_late_and_then_each_new_one(live):
             llm.steps.add(step(number))
         assert [each["number"] for each in (await watcher.next_with_steps())["steps"]] == [2, 3]
         assert (await watcher.next())["steps"] == []  # a second later, so that silence means death
+
+
+async def test_of_several_engines_a_watcher_hears_how_many_answer_and_whose_each_step_was(live):
+    llm, url = live
+    llm.replicas = [ScriptedReplica(), ScriptedReplica(is_ready=False)]
+    llm.steps.add(step(1, replica=1))
+    async with httpx.AsyncClient() as client, client.stream("GET", f"{url}/live/steps") as answer:
+        event = await Watcher(answer).next()
+    assert (event["num_replicas"], event["num_ready"]) == (2, 1)
+    assert event["steps"][0]["replica"] == 1
 
 
 async def test_a_slow_watcher_loses_steps_and_is_told_how_many(live):

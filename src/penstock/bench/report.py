@@ -16,6 +16,7 @@ from penstock import __version__
 from penstock.bench.in_process import Latency, Throughput, medians
 from penstock.bench.load import LoadResult
 from penstock.bench.timing import Distribution
+from penstock.engine.host import cpu_name, free_memory, num_cores
 from penstock.engine.machine_use import MachineLimits, MachineUse
 
 _VERSIONS_OF = ("torch", "numpy", "tokenizers", "safetensors", "uvloop", "httpx2")
@@ -174,8 +175,6 @@ def write_json(path: Path, benchmark: str, settings: Sequence[Any], **figures: A
 
 
 def _machine() -> dict[str, Any]:
-    from penstock.engine.hardware import cpu_name, free_memory, num_cores  # imports torch
-
     return {
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "python": platform.python_version(),

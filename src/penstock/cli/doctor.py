@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from penstock.engine.host import cpu_flags, cpu_name, free_memory, num_cores
 from penstock.vocabulary.sampling_params import SamplingParams
 
 _GIB = 2**30
@@ -48,8 +49,6 @@ def doctor() -> None:
 
 def _machine() -> Table:
     import torch  # here and below, so that other commands need not wait for it
-
-    from penstock.engine.hardware import cpu_flags, cpu_name, free_memory, num_cores
 
     table = _table("Machine")
     flags = cpu_flags()

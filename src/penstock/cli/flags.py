@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -132,6 +133,8 @@ def _flags(kind: Any, panel: str) -> Iterator[Flag]:
             env=field.metadata.get("env"),
             panel=panel,
         )
+        if _has_several_forms(flag.type):
+            flag = dataclasses.replace(flag, type=str)
         if get_origin(flag.type) is tuple:
             flag = dataclasses.replace(
                 flag,
@@ -140,6 +143,11 @@ def _flags(kind: Any, panel: str) -> Iterator[Flag]:
                 parse=lambda given: tuple(given or ()),
             )
         yield flag
+
+
+def _has_several_forms(kind: Any) -> bool:
+    """Such a setting reads what it is given as text."""
+    return isinstance(kind, UnionType) and len(set(get_args(kind)) - {type(None)}) > 1
 
 
 def _sampling_flags() -> Iterator[Flag]:

@@ -96,7 +96,8 @@ async def _run(
                 settings,
                 ledger=ledger,
                 results=results,
-                concurrency=settings.concurrency or 2 * llm.resolved.max_num_seqs,
+                concurrency=settings.concurrency
+                or 2 * llm.resolved.max_num_seqs * len(llm.replicas),
                 on_line=on_line,
             )
             return await batch.run(source)

@@ -11,7 +11,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from penstock.cli.table import Row, print_settings, settings_rows
+from penstock.cli.table import Row, print_settings, replica_rows, settings_rows
 from penstock.engine.async_llm import AsyncLLM
 from penstock.engine.bars import loading_bar
 from penstock.engine.front_settings import FrontSettings
@@ -68,7 +68,8 @@ async def _serve(llm: AsyncLLM, settings: ServerSettings) -> int:
             started = asyncio.create_task(llm.start(on_progress))
             serving = await asyncio.to_thread(importlib.import_module, "penstock.server.serve")
             await started
-        _show(llm, _formats(llm, settings), console)
+        replicas = replica_rows([replica.ready for replica in llm.replicas])
+        _show(llm, [*replicas, *_formats(llm, settings)], console)
         status: int = await serving.serve(llm, settings, on_ready=lambda url: _greet(url, console))
         return status
     finally:
@@ -87,12 +88,12 @@ def _formats(llm: AsyncLLM, settings: ServerSettings) -> list[Row]:
     ]
 
 
-def _show(llm: AsyncLLM, formats: list[Row], console: Console | None) -> None:
+def _show(llm: AsyncLLM, more: list[Row], console: Console | None) -> None:
     """What was chosen, and why: as a table for people, or in the log."""
     if console:
-        print_settings(llm.resolved, llm.notes, console, formats)
+        print_settings(llm.resolved, llm.notes, console, more)
         return
-    rows = [*settings_rows(llm.resolved), *formats]
+    rows = [*settings_rows(llm.resolved), *more]
     log.info("settings", extra=about(**{name: value for name, value, _ in rows if name}))
     for note in llm.notes:
         log.info(note)

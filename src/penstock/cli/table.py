@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock.engine.settings import Resolved
+from penstock.engine.wire import Ready
 
 _MIB = 2**20
 
@@ -53,3 +54,16 @@ def settings_rows(resolved: Resolved) -> list[Row]:
         ("prefix_caching", "on" if resolved.prefix_caching else "off", caching),
         ("packed_cache", "on" if resolved.packed_cache else "off", why["packed_cache"]),
     ]
+
+
+def replica_rows(engines: Sequence[Ready]) -> list[Row]:
+    """Where several engines compute; each has all that the table says of one."""
+    if len(engines) == 1:
+        return []
+    if engines[0].resolved.device == "cpu":
+        counts = sorted({engine.num_threads for engine in engines})
+        threads = " or ".join(map(str, counts))
+        where = f"each on {threads} {'thread' if counts == [1] else 'threads'}"
+    else:
+        where = "on " + ", ".join(engine.resolved.device for engine in engines)
+    return [("replicas", str(len(engines)), f"{where}, with a KV cache of its own")]

@@ -11,8 +11,9 @@ from penstock.engine.engine import Engine
 from penstock.engine.grammar_compiler import GrammarLimits
 from penstock.engine.grammars import Grammars
 from penstock.engine.graphs import Graphs, powers_of_two, record_on_cuda
-from penstock.engine.hardware import find_device, find_hardware, num_threads
+from penstock.engine.hardware import find_device, find_hardware, keep_to, num_threads
 from penstock.engine.memory import fitted
+from penstock.engine.placement import WHOLE, Share
 from penstock.engine.runner import Runner
 from penstock.engine.settings import (
     WEIGHT_BYTES,
@@ -50,6 +51,7 @@ class Prepared:
     settings: EngineSettings
     ops: Ops
     weights: WeightsPlan
+    num_threads: int
     notes: list[str]
 
     @property
@@ -57,19 +59,21 @@ class Prepared:
         return frozenset(self.config.eos_token_ids)
 
 
-def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
+def prepare(settings: EngineSettings, model_dir: Path, name: str, share: Share = WHOLE) -> Prepared:
     """Read the model's configuration, look at the machine, and complete the settings."""
     snapshot = Snapshot(model_dir) if is_snapshot(model_dir) else None
     config = read_config(model_dir)
-    device = find_device(settings.device)
+    device, threads = find_device(settings.device, share), num_threads(share)
     if device != "cpu":
         torch.cuda.set_device(device)  # kernels in Triton go where the current device is
-    ops, notes = choose_ops(torch.device(device), num_threads())
+    elif share != WHOLE:
+        keep_to(share)
+    ops, notes = choose_ops(torch.device(device), threads)
     has_kernels = ops is not REFERENCE
     # Two pools of threads on the same cores wait for each other: the kernels' own one computes.
-    torch.set_num_threads(1 if has_kernels else num_threads())
+    torch.set_num_threads(1 if has_kernels else threads)
     has_fp8 = device != "cpu" and "fp8" in ops.kv_dtypes
-    hardware = find_hardware(device, has_kernels=has_kernels, has_fp8=has_fp8)
+    hardware = find_hardware(device, has_kernels=has_kernels, has_fp8=has_fp8, share=share)
     facts = _facts(name, config, model_dir, snapshot, ops)
     resolved = resolve(settings, hardware, facts)
     weights = WeightsPlan(
@@ -86,6 +90,7 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str) -> Prepared:
         settings=settings,
         ops=ops,
         weights=weights,
+        num_threads=threads,
         notes=notes,
     )
 

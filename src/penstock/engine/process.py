@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from penstock.engine.engine import Engine
-from penstock.engine.hardware import process_age_s
+from penstock.engine.host import process_age_s
 from penstock.engine.loading import load_engine, prepare
 from penstock.engine.log_format import set_up_logging
 from penstock.engine.machine_use import measure_limits
@@ -113,7 +113,7 @@ def _serve(start: Start, connection: Connection) -> None:
 
 def _load(start: Start, connection: Connection) -> tuple[Engine, Resolved]:
     importing_s = process_age_s()
-    prepared = prepare(start.settings, Path(start.model_dir), start.name)
+    prepared = prepare(start.settings, Path(start.model_dir), start.name, start.share)
     reported = 0.0
 
     def on_progress(done: int, total: int) -> None:
@@ -129,6 +129,7 @@ def _load(start: Start, connection: Connection) -> tuple[Engine, Resolved]:
     connection.send(
         Ready(
             resolved=engine.resolved,
+            num_threads=prepared.num_threads,
             notes=[*prepared.notes, times],
             sampling_defaults=prepared.config.sampling_defaults,
             end_token_ids=prepared.end_token_ids,

@@ -8,6 +8,7 @@ import struct
 
 import msgspec
 
+from penstock.engine.placement import WHOLE, Share
 from penstock.engine.settings import EngineSettings, Resolved
 from penstock.vocabulary.messages import (
     Cancel,
@@ -22,9 +23,10 @@ LENGTH = struct.Struct("<I")
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
-    """The first message to a new engine process: what to load."""
+    """The first message to a new engine process: what to load, and what of the machine it has."""
 
     settings: EngineSettings
+    share: Share = WHOLE
     name: str
     model_dir: str
     log_format: str
@@ -42,9 +44,10 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The model is loaded; requests are welcome."""
+    """The model is loaded; requests are welcome. `num_threads` compute it, on a CPU."""
 
     resolved: Resolved
+    num_threads: int
     notes: list[str]
     sampling_defaults: dict[str, float | int]
     end_token_ids: frozenset[int]

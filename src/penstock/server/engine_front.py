@@ -3,7 +3,7 @@
 `AsyncLLM` provides it; the tests provide a scripted one.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from penstock.engine.step_log import StepLog
@@ -22,8 +22,19 @@ class Generation(Protocol):
     def cancel(self) -> None: ...
 
 
+class Replica(Protocol):
+    """One of the engines that compute a model. `pid` is its process, while there is one."""
+
+    @property
+    def is_ready(self) -> bool: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def stats(self) -> EngineStats: ...
+
+
 class EngineFront(Protocol):
-    """A loaded model that takes prompts."""
+    """A loaded model that takes prompts. `stats` are of all its replicas together."""
 
     @property
     def tokenizer(self) -> Tokenizer: ...
@@ -42,7 +53,7 @@ class EngineFront(Protocol):
     @property
     def stats(self) -> EngineStats: ...
     @property
-    def engine_pid(self) -> int | None: ...
+    def replicas(self) -> Sequence[Replica]: ...
     @property
     def steps(self) -> StepLog: ...
     @property

@@ -101,8 +101,7 @@ def front_of(llm: EngineFront, settings: ServerSettings) -> Front:
     """A front as its settings want it."""
     model_name = settings.served_model_name or llm.model_name
     metrics = Metrics(
-        lambda: llm.stats,
-        engine_pid=lambda: llm.engine_pid,
+        lambda: llm.replicas,
         vllm_model=model_name if settings.vllm_metrics else None,
     )
     tracing = None

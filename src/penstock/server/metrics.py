@@ -16,10 +16,10 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 import penstock
-from penstock.server.metrics_engine import EngineCollector
+from penstock.server.engine_front import Replica
+from penstock.server.metrics_engine import EngineCollector, EngineProcessCollector
 from penstock.server.metrics_vllm import aliases
 from penstock.server.visit import Visit
-from penstock.vocabulary.messages import EngineStats
 from penstock.vocabulary.results import Delta
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,22 +33,20 @@ TOKEN_BUCKETS = tuple(scale * 10**power for power in range(6) for scale in (1, 2
 class Metrics:
     """The metrics of one server, in a registry of their own.
 
-    `engine_pid` is asked for the engine's process, `vllm_model` the name to give the model under
-    vLLM's names; None leaves these out.
+    `vllm_model` is the name to give the model under vLLM's names; None leaves these out.
     """
 
     def __init__(
         self,
-        stats: Callable[[], EngineStats],
+        replicas: Callable[[], Sequence[Replica]],
         *,
-        engine_pid: Callable[[], int | None] = lambda: None,
         vllm_model: str | None = None,
     ) -> None:
         self._vllm_model = vllm_model
         self._registry = CollectorRegistry()
-        self._registry.register(EngineCollector(stats))
+        self._registry.register(EngineCollector(replicas))
         ProcessCollector(registry=self._registry)
-        ProcessCollector("penstock_engine", lambda: engine_pid() or "none", registry=self._registry)
+        self._registry.register(EngineProcessCollector(replicas))
         Gauge(
             "penstock_build_info",
             "Always 1; the labels say what runs.",

@@ -109,6 +109,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     number: int
+    replica: int | None = None
+    """Which engine computed it, where there are several."""
     ended_at: float
     duration_s: float
     token_budget: int

@@ -29,6 +29,7 @@ ALIASES = {
     "MAX_TOTAL_TOKENS": "max_model_len",
     "MODEL_NAME": "served_model_name",
     "MODEL_PROVIDER": "model_provider",
+    "NUM_REPLICAS": "replicas",
     "SEED": "seed",
     "SERVED_MODEL_NAME": "served_model_name",
     "TASK_TYPE": "azureml_task",
@@ -54,7 +55,6 @@ UNSUPPORTED = {
     "CHAT_TEMPLATE": (),
     "ENABLE_LORA": ("false", "0"),
     "LORA_MODULES": (),
-    "NUM_REPLICAS": ("1", "-1"),
     "PIPELINE_PARALLEL_SIZE": ("1",),
     "QUANTIZATION": ("none",),
     "SPECULATIVE_CONFIG": (),
@@ -64,8 +64,11 @@ UNSUPPORTED = {
 """Variables that would change what is served, with the values that ask for nothing."""
 
 _SAFETY = ("CONTENT_SAFETY_ENDPOINT", "CONTENT_SAFETY_KEY", "AACS_INFERENCE_URI")
-_TYPES = {"half": "float16", "float": "float32"}
-"""vLLM's other names of types."""
+_SYNONYMS = {
+    "weights": {"half": "float16", "float": "float32"},
+    "replicas": {"-1": "1"},
+}
+"""What vLLM and Azure's images call values of our settings; -1 is their word for a default."""
 
 _SETTINGS = (EngineSettings, FrontSettings, ServerSettings)
 
@@ -131,8 +134,7 @@ def _given(environment: Mapping[str, str]) -> dict[str, Any]:
         text = environment.get(variable)
         if not text:
             continue
-        if name == "weights":
-            text = _TYPES.get(text.lower(), text)
+        text = _SYNONYMS.get(name, {}).get(text.lower(), text)
         value = _parsed(variable, text, types[name])
         if name in values and values[name] != value:
             raise SettingsError(f"{said_by[name]} and {variable} say different things.")

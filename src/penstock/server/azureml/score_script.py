@@ -38,7 +38,7 @@ class Scorer:
             for field in dataclasses.fields(deployment.engine)
         }
         self._llm = AsyncLLM(**settings, front=deployment.front)
-        self._front = Front(self._llm, deployment.server, Metrics(lambda: self._llm.stats))
+        self._front = Front(self._llm, deployment.server, Metrics(lambda: self._llm.replicas))
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="penstock", daemon=True).start()
 

@@ -19,7 +19,7 @@ class BatchSettings:
 
     concurrency: int | None = field(
         default=None,
-        metadata={"help": "Lines in flight at a time. Default: twice the engine's max_num_seqs."},
+        metadata={"help": "Lines in flight at a time. Default: twice the engines' max_num_seqs."},
     )
     served_model_name: str | None = _as_served("served_model_name")
     max_body_bytes: int = _as_served("max_body_bytes")

@@ -8,16 +8,13 @@ RENAMED = {
     "max_length": "max_model_len",
     "restful_api_host": "host",
     "restful_api_port": "port",
+    "replica_num": "replicas",
 }
 """MII's names of settings that mean the same here."""
 
-_SINGLE = "One process computes a model, so far."
-
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tensor_parallel": ((1,), _SINGLE),
-    "replica_num": ((1,), f"{_SINGLE} Serve it again under another deployment_name."),
-    "replica_configs": (([],), _SINGLE),
-    "device_map": (("auto",), "device= chooses one device, such as cuda:0."),
+    "tensor_parallel": ((1,), "One process computes a model, so far; replica_num runs several."),
+    "replica_configs": (([],), "replica_num and device_map say how many there are, and where."),
     "task": (("text-generation",), "Models generate text here."),
     "deployment_type": (("local",), "Deployments are on this machine."),
     "enable_restful_api": ((True, False), "Every deployment speaks HTTP."),

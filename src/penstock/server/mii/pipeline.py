@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from penstock.engine.front_settings import FrontSettings
+from penstock.engine.placement import AUTO, replica_devices
 from penstock.server.decoding import converted
 from penstock.server.mii.arguments import settings_from_mii
 from penstock.server.mii.parameters import GenerateParams
 from penstock.server.mii.response import Response, response_of
-from penstock.vocabulary.errors import InvalidRequest
+from penstock.vocabulary.errors import InvalidRequest, SettingsError
 
 if TYPE_CHECKING:
     from penstock.engine.llm import LLM
@@ -62,6 +64,20 @@ def pipeline(model_name_or_path: str | None = None, **arguments: Any) -> Pipelin
     here (docs/mii.md), or settings of `LLM`. Raises `SettingsError` for others.
     """
     settings = settings_from_mii(arguments)
+    front = FrontSettings(
+        replicas=settings.pop("replicas", None), device_map=settings.pop("device_map", AUTO)
+    )
+    settings["device"] = _device(settings.get("device", AUTO), front)
     from penstock.engine.llm import LLM  # here, since it imports torch
 
     return Pipeline(LLM(model_name_or_path, **settings))
+
+
+def _device(device: str, front: FrontSettings) -> str:
+    devices = replica_devices(device, front.replicas, front.device_map)
+    if len(devices) > 1:
+        raise SettingsError(
+            f"A pipeline is one engine, in this process; {len(devices)} replicas were asked for.",
+            remedy="penstock.serve runs several.",
+        )
+    return devices[0]

@@ -29,9 +29,15 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """The engine's state, and its steps since the last event; `num_missed` more had no room."""
+    """The engine's state, and its steps since the last event; `num_missed` more had no room.
+
+    Of several replicas, `num_ready` answer; `stats` are of all together, and each step says whose
+    it was.
+    """
 
     is_ready: bool
+    num_replicas: int
+    num_ready: int
     stats: EngineStats
     steps: list[Step]
     num_missed: int = 0
@@ -59,10 +65,12 @@ async def _events(front: Front) -> AsyncGenerator[bytes]:
 
 
 def _event(front: Front, num_read: int) -> EngineEvent:
-    log, metrics = front.llm.steps, front.metrics
+    log, metrics, replicas = front.llm.steps, front.metrics, front.llm.replicas
     steps = log.after(num_read)
     return EngineEvent(
         is_ready=front.llm.is_ready,
+        num_replicas=len(replicas),
+        num_ready=sum(replica.is_ready for replica in replicas),
         stats=front.llm.stats,
         steps=steps,
         num_missed=log.num_added - num_read - len(steps) if num_read else 0,

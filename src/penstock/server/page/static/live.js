@@ -55,8 +55,8 @@ export function startLive(onRefused) {
     seen.push(now);
     while (now.at - seen[0].at > WINDOW_MS) seen.shift();
     for (const show of tiles) show(now, seen[0]);
-    tell(byId("live-problem"), now.is_ready ? "" : "The engine is not ready.");
-    chart.add(now.steps, now.stats.num_blocks);
+    tell(byId("live-problem"), problem(now));
+    chart.add(now.steps, Math.round(now.stats.num_blocks / now.num_replicas));
   }
 
   async function watch(signal) {
@@ -84,6 +84,11 @@ export function startLive(onRefused) {
     chart.clear();
     watch(watching.signal);
   };
+}
+
+function problem({ is_ready: isReady, num_ready: numReady, num_replicas: all }) {
+  if (!isReady) return "The engine is not ready.";
+  return numReady < all ? `${numReady} of ${all} replicas are ready.` : "";
 }
 
 /** By how much a counter grows in a second. */

@@ -129,7 +129,7 @@ export class StepChart {
       ["unused", left, "unused"],
     ].filter(([, count]) => count);
     const words = [
-      `Step ${whole(step.number)}`,
+      `Step ${whole(step.number)}${step.replica === null ? "" : ` (replica ${step.replica})`}`,
       `${(1000 * step.duration_s).toFixed(1)} ms`,
       `${whole(step.num_running)} running, ${whole(step.num_waiting)} waiting`,
       `${whole(step.num_blocks_used)} KV blocks`,

@@ -29,6 +29,10 @@ def step(number: int, **fields) -> Step:
         "num_running": 4,
         "num_waiting": 1,
         "num_blocks_used": 9,
+        "num_multiply_adds": 4_000_000,
+        "num_bytes_read": 6_000_000,
+        "arithmetic_share": None,
+        "bandwidth_share": None,
     }
     return Step(number=number, **{**told, **fields})
 

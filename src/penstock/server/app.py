@@ -39,7 +39,9 @@ def app_around(front: Front) -> DescribedApp:
             *_cors(front.settings.cors_origins),
             Middleware(Exchange, front, Wordings(endpoints)),
             Middleware(Auth, front, endpoints),
-            Middleware(BodyLimit, front.settings.max_body_bytes),
+            Middleware(
+                BodyLimit, front.settings.max_body_bytes, front.settings.max_total_body_bytes
+            ),
         ],
     )
     app.endpoints = endpoints

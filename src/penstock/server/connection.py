@@ -1,8 +1,8 @@
 """What one connection may cost before any of our code sees a request.
 
 Neither uvicorn nor its parser limits the length of a URL, the number or size of headers, or the
-time in which a request arrives, so that one client could hold memory and connections at will
-(CVE-2025-48956 was that, and the slow-loris attack is).
+time in which a request arrives or its answer is taken, so that one client could hold memory and
+connections at will (CVE-2025-48956 was that, and the slow-loris and slow-read attacks are).
 """
 
 import asyncio
@@ -15,6 +15,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from penstock.server.errors import OPENAI_WORDING, HttpError
 from penstock.server.front import Front
 
+LEAST_TAKEN_BYTES = 32 * 1024
+"""Of what waits for a client: so much it must take within the time, or all."""
+
 
 class LimitedConnection(HttpToolsProtocol):
     """uvicorn's protocol within the limits of `front`'s settings, for `limited_to` to bind."""
@@ -24,6 +27,7 @@ class LimitedConnection(HttpToolsProtocol):
     _is_in_head = False
     _num_head_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
+    _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -43,6 +47,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -57,10 +62,47 @@ class LimitedConnection(HttpToolsProtocol):
             if self._num_head_bytes > self._max_head_bytes:
                 self._refuse(_head_too_large(self._max_head_bytes))
 
+    # -- what the client takes -------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_waiting()
+        super().resume_writing()
+        if self.cycle is None or self.cycle.response_complete:
+            self._wait_for_reader()  # for what is left
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait_for_reader()
+
+    def _wait_for_reader(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left and self._patience is None:
+            seconds = self.front.settings.write_timeout_s
+            self._patience = self.loop.call_later(seconds, self._look_at_reader, left)
+
+    def _look_at_reader(self, num_left: int) -> None:
+        """Nobody can be told anything who does not read: the connection is dropped."""
+        self._patience = None
+        if num_left - self.transport.get_write_buffer_size() < min(num_left, LEAST_TAKEN_BYTES):
+            self.transport.abort()
+        else:
+            self._wait_for_reader()
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
     # -- what the parser finds -------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         self._is_in_head, self._num_head_bytes = True, 0
+        if not self.flow.write_paused:
+            self._stop_waiting()  # what another answer adds would hide what is taken
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -108,6 +150,7 @@ class LimitedConnection(HttpToolsProtocol):
             self.front.metrics.answered("unmatched", error.status)
             self.transport.write(_raw(error))
         self.transport.close()
+        self._wait_for_reader()
 
     # -- time ------------------------------------------------------------------------------------
 

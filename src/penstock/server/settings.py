@@ -17,6 +17,7 @@ from penstock.vocabulary.errors import SettingsError
 from penstock.vocabulary.sampling_params import MAX_LOGPROBS, MAX_SAMPLES, MAX_STOP_STRINGS
 
 AZUREML_TASKS = ("text-generation", "chat-completion")
+_TIMES = ("read_timeout_s", "write_timeout_s", "request_timeout_s")
 _ENGINES_OWN = {
     "max_best_of": MAX_SAMPLES,
     "max_stop_sequences": MAX_STOP_STRINGS,
@@ -100,6 +101,10 @@ class ServerSettings:
     max_body_bytes: int = field(
         default=4 * 1024 * 1024, metadata={"help": "Largest request body accepted, in bytes."}
     )
+    max_total_body_bytes: int = field(
+        default=256 * 1024 * 1024,
+        metadata={"help": "Most bytes that the bodies of all requests being answered may have."},
+    )
     max_url_bytes: int = field(
         default=16 * 1024, metadata={"help": "Longest URL accepted, in bytes."}
     )
@@ -117,11 +122,22 @@ class ServerSettings:
         default=60.0,
         metadata={"help": "Seconds within which a request must have arrived, with its body."},
     )
+    write_timeout_s: float = field(
+        default=60.0,
+        metadata={"help": "Seconds without reading after which a client's connection is closed."},
+    )
     max_n: int = field(
         default=128, metadata={"help": "Most completions that one prompt may ask for."}
     )
     max_prompts: int = field(
         default=256, metadata={"help": "Most prompts accepted in one completions request."}
+    )
+    max_logprob_entries: int = field(
+        default=4_000_000,
+        metadata={
+            "help": "Most log probabilities that one request may come to, those of prompts and of "
+            "likely alternatives included."
+        },
     )
     max_best_of: int = field(default=2, metadata={"help": "Largest best_of in TGI's requests."})
     max_stop_sequences: int = field(
@@ -201,7 +217,7 @@ class ServerSettings:
         _check_tls(self.tls_cert, self.tls_key)
         for field_ in fields(self):
             name, value = field_.name, getattr(self, field_.name)
-            is_amount = name.startswith("max_") or name in ("read_timeout_s", "request_timeout_s")
+            is_amount = name.startswith("max_") or name in _TIMES
             if is_amount and value is not None and value <= 0:
                 raise SettingsError(f"{name} must be above 0, not {value}.")
         for name, most in _ENGINES_OWN.items():

@@ -70,16 +70,19 @@ async def tokenize(front: Front, request: Request) -> Response:
     front.check_model(body.model)
     token_ids = await _token_ids(front, body)
     tokenizer = front.llm.tokenizer
-    return json_answer(
-        Tokenized(
-            count=len(token_ids),
-            max_model_len=front.llm.max_model_len,
-            tokens=token_ids,
-            token_strs=[shown(id_, tokenizer) for id_ in token_ids]
-            if body.return_token_strs
-            else None,
+
+    def told() -> Response:
+        strs = [shown(id_, tokenizer) for id_ in token_ids] if body.return_token_strs else None
+        return json_answer(
+            Tokenized(
+                count=len(token_ids),
+                max_model_len=front.llm.max_model_len,
+                tokens=token_ids,
+                token_strs=strs,
+            )
         )
-    )
+
+    return await off_loop_if_long(told, len(token_ids))
 
 
 async def _token_ids(front: Front, body: TokenizeBody) -> list[int]:

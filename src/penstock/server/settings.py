@@ -1,6 +1,7 @@
 """How the server listens and what it allows."""
 
 import importlib
+import re
 import ssl
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -17,6 +18,7 @@ from penstock.vocabulary.errors import SettingsError
 from penstock.vocabulary.sampling_params import MAX_LOGPROBS, MAX_SAMPLES, MAX_STOP_STRINGS
 
 AZUREML_TASKS = ("text-generation", "chat-completion")
+_PATH = re.compile(r"/[\w.~:/-]*")
 _TIMES = ("read_timeout_s", "write_timeout_s", "request_timeout_s")
 _ENGINES_OWN = {
     "max_best_of": MAX_SAMPLES,
@@ -37,7 +39,11 @@ class ServerSettings:
         metadata={"help": "Address to listen on; 0.0.0.0 opens the server to the network."},
     )
     port: int = field(
-        default=8000, metadata={"help": "Port to listen on; 0 takes a free one and reports it."}
+        default=8000,
+        metadata={
+            "env": "AIP_HTTP_PORT",
+            "help": "Port to listen on; 0 takes a free one and reports it.",
+        },
     )
     dialects: tuple[str, ...] = field(
         default=("openai", "anthropic", "tgi", "page"),
@@ -149,6 +155,20 @@ class ServerSettings:
     max_client_batch_size: int = field(
         default=4, metadata={"help": "Most instances in a request to TGI's /vertex."}
     )
+    vertex_predict_route: str = field(
+        default="",
+        metadata={
+            "env": "AIP_PREDICT_ROUTE",
+            "help": "A further path of TGI's /vertex, as Vertex AI sets it.",
+        },
+    )
+    vertex_health_route: str = field(
+        default="",
+        metadata={
+            "env": "AIP_HEALTH_ROUTE",
+            "help": "A further path of /health, as Vertex AI sets it.",
+        },
+    )
     azureml_task: str = field(
         default="",
         metadata={
@@ -224,6 +244,11 @@ class ServerSettings:
             if getattr(self, name) > most:
                 raise SettingsError(f"{name} is at most {most}, not {getattr(self, name)}.")
         _check_azureml(self.azureml_task, self.content_safety, self.dialects)
+        if self.max_total_body_bytes < self.max_body_bytes:
+            raise SettingsError("max_total_body_bytes is less than max_body_bytes.")
+        for route in (self.vertex_predict_route, self.vertex_health_route):
+            if route and not _PATH.fullmatch(route):
+                raise SettingsError(f"{route!r} is no path of a route.", remedy="Try /predict.")
         if self.drain_timeout_s < 0:
             raise SettingsError(f"drain_timeout_s must not be negative, as {self.drain_timeout_s}.")
 

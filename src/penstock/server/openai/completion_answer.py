@@ -22,7 +22,7 @@ from penstock.server.openai.logprobs import (
     prompt_logprobs,
 )
 from penstock.server.prompts import Prompt, off_loop_if_long
-from penstock.server.sse import DONE, EventTemplate, json_part, json_text
+from penstock.server.sse import EventTemplate, json_part, json_text
 from penstock.vocabulary.messages import FinishReason, TokenLogprobs
 from penstock.vocabulary.results import CompletionOutput, Delta, RequestOutput
 
@@ -106,6 +106,7 @@ def completion_json(job: CompletionJob, outputs: list[RequestOutput], usage: Usa
 
 async def completion_events(job: CompletionJob, generations: Generations) -> AsyncGenerator[bytes]:
     """The answer as it comes: an event is a stretch of one choice's text, the last with its end."""
+    usage = Usage.of_prompts(job.prompts)
     template = EventTemplate(
         {
             "id": job.id,
@@ -114,18 +115,16 @@ async def completion_events(job: CompletionJob, generations: Generations) -> Asy
             "model": job.model,
             "system_fingerprint": SYSTEM_FINGERPRINT,
         },
-        include_usage=job.include_usage,
+        usage,
+        job.usage_events,
     )
-    usage = Usage.of_prompts(job.prompts)
     streams = [_PromptStream(job, position, template) for position in range(len(job.prompts))]
     async with aclosing(_arrivals(job, generations)) as arrivals:
         async for position, delta in arrivals:
             usage.add(delta)
             for event in await streams[position].of(delta):
                 yield event
-    if job.include_usage:
-        yield template.usage(usage)
-    yield DONE
+    yield template.end()
 
 
 async def _arrivals(job: CompletionJob, generations: Generations) -> AsyncGenerator[Arrival]:

@@ -13,6 +13,7 @@ from penstock.server.front import Front
 from penstock.server.openai.bodies import (
     AddGenerationPrompt,
     ChatBody,
+    ContinueFinalMessage,
     Messages,
     ModelName,
     TemplateVariables,
@@ -35,6 +36,7 @@ class TokenizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tools: Tools = None
     chat_template_kwargs: TemplateVariables = None
     add_generation_prompt: AddGenerationPrompt = True
+    continue_final_message: ContinueFinalMessage = False
     add_special_tokens: Annotated[
         bool | None,
         Meta(description="Add the tokenizer's special tokens; by default to a text only."),
@@ -99,6 +101,7 @@ async def _token_ids(front: Front, body: TokenizeBody) -> list[int]:
         tools=body.tools,
         chat_template_kwargs=body.chat_template_kwargs,
         add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
         add_special_tokens=bool(body.add_special_tokens),
     )
     return await conversation_ids(front, chat)

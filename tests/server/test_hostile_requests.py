@@ -1,15 +1,16 @@
 """What one client sends to hurt the others: it is refused, and the others notice nothing."""
 
 import asyncio
+import gzip
 import json
 import re
 import socket
 import threading
 import time
 
-import httpx
 import pytest
 
+from penstock.server.connection import LimitedConnection
 from penstock.server.openai import chat_answer, completion_answer, tokenization
 from penstock.server.routes import DIALECTS
 from penstock.server.tgi import answer as tgi_answer
@@ -114,9 +115,16 @@ async def test_and_a_schema_that_does_so_in_a_string(every, path, body):
     assert answer.status_code < 500, answer.text
 
 
+async def test_a_compressed_body_is_not_unpacked(client):
+    content = gzip.compress(json.dumps({"prompt": "a" * 1_000_000}).encode())
+    headers = {"content-encoding": "gzip"}
+    answer = await client.post(COMPLETIONS, content=content, headers=headers)
+    assert answer.json()["error"]["code"] == "invalid_json"
+
+
 async def test_bodies_together_take_no_more_memory_than_allowed():
     llm = ScriptedLLM(Script("Hello", hangs_after=0))
-    async with client_of(llm, max_total_body_bytes=5000) as client:
+    async with client_of(llm, max_body_bytes=5000, max_total_body_bytes=5000) as client:
         body = {"prompt": "a", "user": "x" * 3000}
         held = asyncio.create_task(client.post(COMPLETIONS, json=body))
         while not llm.in_flight:
@@ -163,8 +171,8 @@ async def test_a_host_that_is_no_host_is_no_loopback(client):
          "prompt_logprobs"),
         (COMPLETIONS, {"prompt": "x" * 500, "echo": True, "logprobs": 5, "stream": True},
          completion_answer, "echoed_logprobs"),
-        (CHAT, {"messages": HELLO, "n": 100, "logprobs": True, "top_logprobs": 5}, chat_answer,
-         "chat_logprobs"),
+        (CHAT, {"messages": HELLO, "n": 100, "logprobs": True, "top_logprobs": 5, "max_tokens": 9},
+         chat_answer, "chat_logprobs"),
         ("/generate", {"inputs": "x" * 3000, "parameters": {"decoder_input_details": True}},
          tgi_answer, "prefill_tokens"),
     ],
@@ -209,37 +217,45 @@ async def test_no_more_log_probabilities_may_be_asked_for_than_memory_is_meant_f
 # -- clients that do not read ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_does_not_read_its_answer_is_left(stream):
-    llm = ScriptedLLM(Script("Hello", delay_s=0.01), max_model_len=2_000_000)
-    settings = {"write_timeout_s": 0.2, "max_connections": 1}
-    body = {"prompt": "x" * 1_000_000, "echo": True, "n": 20, "stream": stream, "max_tokens": 5}
+def asking(url, connection, body, *, ending=b""):
+    """Post `body` on a connection that is not made yet."""
+    host, port = url.removeprefix("http://").split(":")
+    connection.connect((host, int(port)))
     content = json.dumps(body).encode()
-    with listening(llm, **settings) as url, socket.socket() as unread:
+    head = f"POST {COMPLETIONS} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(content)}\r\n"
+    connection.sendall(head.encode() + ending + b"\r\n" + content)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_does_not_read_its_answer_is_left(monkeypatch, stream):
+    lost = threading.Event()
+
+    def noted(self, error):
+        connection_lost(self, error)
+        lost.set()
+
+    connection_lost = LimitedConnection.connection_lost
+    monkeypatch.setattr(LimitedConnection, "connection_lost", noted)
+    llm = ScriptedLLM(Script("Hello", delay_s=0.01), max_model_len=2_000_000)
+    body = {"prompt": "x" * 300_000, "echo": True, "n": 40, "stream": stream, "max_tokens": 5}
+    with listening(llm, write_timeout_s=0.2) as url, socket.socket() as unread:
         unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        host, port = url.removeprefix("http://").split(":")
-        unread.connect((host, int(port)))
-        head = f"POST {COMPLETIONS} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(content)}\r\n\r\n"
-        unread.sendall(head.encode() + content)
-        deadline = time.monotonic() + 20
-        while httpx.get(f"{url}/health/live").status_code == 503:  # it holds the one connection
-            assert time.monotonic() < deadline, "the connection was never closed"
-            time.sleep(0.05)
-        assert not llm.in_flight
+        asking(url, unread, body)
+        assert lost.wait(20), "the connection was never closed"
+        deadline = time.monotonic() + 10
+        while llm.in_flight:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_one_that_reads_slowly_gets_all_of_it():
     llm = ScriptedLLM(Script("Hello"), max_model_len=2_000_000)
-    body = {"prompt": "x" * 1_000_000, "echo": True, "n": 8, "max_tokens": 5}
-    content = json.dumps(body).encode()
+    body = {"prompt": "x" * 300_000, "echo": True, "n": 30, "max_tokens": 5}
     with listening(llm, write_timeout_s=0.3) as url, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        host, port = url.removeprefix("http://").split(":")
-        slow.connect((host, int(port)))
-        head = f"POST {COMPLETIONS} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(content)}\r\n"
-        slow.sendall(head.encode() + b"connection: close\r\n\r\n" + content)
+        asking(url, slow, body, ending=b"connection: close\r\n")
         received = 0
         while part := slow.recv(1 << 18):
             received += len(part)
             time.sleep(0.01)
-    assert received > 8_000_000
+    assert received > 9_000_000

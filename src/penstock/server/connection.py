@@ -24,15 +24,18 @@ class LimitedConnection(HttpToolsProtocol):
 
     front: Front
     _refusal: HttpError | None = None
-    _is_in_head = False
-    _num_head_bytes = 0
+    _has_heard_enough = False
+    _has_got_on = False
+    _idle_since = 0.0
+    _num_held_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._idle_since = self.loop.time()
         most = self.front.settings.max_connections
-        if len(self.connections) > most:
+        if len(self.connections) > most and not self._has_made_room():
             self._refuse(
                 HttpError(
                     503,
@@ -45,22 +48,40 @@ class LimitedConnection(HttpToolsProtocol):
         else:
             self._expect_a_request()
 
+    def _has_made_room(self) -> bool:
+        """Close the connection that has asked nothing for longest, if one is not being answered, so
+        that nobody keeps others out by connections alone.
+        """
+        idle = [each for each in self.connections if isinstance(each, LimitedConnection)]
+        idle = [each for each in idle if each is not self and each._is_idle]
+        if idle:
+            min(idle, key=lambda each: each._idle_since).transport.abort()
+        return bool(idle)
+
+    @property
+    def _is_idle(self) -> bool:
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        return not is_answering and not self.transport.is_closing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
         self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._has_heard_enough:
             return
         if self._deadline is None:
             self._expect_a_request()
-        was_in_head = self._is_in_head
+        self._has_got_on = False
         super().data_received(data)
-        if was_in_head and self._is_in_head:
-            self._num_head_bytes += len(data)  # of a header that is still incomplete, for instance
-            if self._num_head_bytes > self._max_head_bytes:
-                self._refuse(_head_too_large(self._max_head_bytes))
+        if self._has_got_on:
+            self._num_held_bytes = 0
+            return
+        # of a header without end, for instance, or behind a body of what is no part of it
+        self._num_held_bytes += len(data)
+        if self._num_held_bytes > self._max_head_bytes and not self.transport.is_closing():
+            self._refuse(_head_too_large(self._max_head_bytes))
 
     # -- what the client takes -------------------------------------------------------------------
 
@@ -75,6 +96,7 @@ class LimitedConnection(HttpToolsProtocol):
             self._wait_for_reader()  # for what is left
 
     def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
         super().on_response_complete()
         self._wait_for_reader()
 
@@ -100,7 +122,15 @@ class LimitedConnection(HttpToolsProtocol):
     # -- what the parser finds -------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._is_in_head, self._num_head_bytes = True, 0
+        """One request at a time: uvicorn would keep any number behind a long answer, and not notice
+        any more if the client leaves. As HTTP allows, the connection ends with that answer, and
+        whoever wants more asks again.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+            self._has_heard_enough = True
+            raise httptools.HttpParserCallbackError("A request came before the last was answered.")
+        self._has_got_on = True
         if not self.flow.write_paused:
             self._stop_waiting()  # what another answer adds would hide what is taken
         super().on_message_begin()
@@ -120,12 +150,17 @@ class LimitedConnection(HttpToolsProtocol):
             self._give_up(HttpError(431, message, code="too_many_headers"))
 
     def on_headers_complete(self) -> None:
-        self._is_in_head = False
+        self._has_got_on = True
         if sum(len(name) + len(value) for name, value in self.headers) > self._max_head_bytes:
             self._give_up(_head_too_large(self._max_head_bytes))
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._has_got_on = True
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._has_got_on = True
         self._expect_nothing()
         super().on_message_complete()
 
@@ -141,6 +176,8 @@ class LimitedConnection(HttpToolsProtocol):
         raise httptools.HttpParserCallbackError(str(error))
 
     def send_400_response(self, msg: str) -> None:
+        if self._has_heard_enough:
+            return
         self._refuse(self._refusal or HttpError(400, msg, code="invalid_http"))
 
     def _refuse(self, error: HttpError) -> None:

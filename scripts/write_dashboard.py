@@ -46,7 +46,14 @@ _ROWS = {
         "prefix_cache_queries",
         "prefix_cache_hits",
     ),
-    "Machine": ("mbu_ratio", "mfu_ratio", "busy_seconds", "steps"),
+    "Machine": (
+        "mbu_ratio",
+        "mfu_ratio",
+        "busy_seconds",
+        "step_bandwidth_utilization",
+        "step_arithmetic_utilization",
+        "steps",
+    ),
     "Replicas": (
         "replica_up",
         "replica_num_requests_running",
@@ -174,10 +181,10 @@ def _queries(family: Metric) -> Iterator[tuple[str, str]]:
 
 
 def _unit(family: Metric) -> str:
-    if family.type == "histogram":
-        return "s" if family.name.endswith("_seconds") else "short"
-    if family.name.endswith(("_perc", "_ratio", "_seconds")):  # seconds per second are a share too
+    if family.name.endswith(("_perc", "_ratio", "_utilization")):
         return "percentunit"
+    if family.name.endswith("_seconds"):  # of counters seconds per second, which are a share too
+        return "s" if family.type == "histogram" else "percentunit"
     return "bytes" if family.name.endswith("_bytes") else "short"
 
 

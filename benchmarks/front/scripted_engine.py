@@ -72,6 +72,10 @@ class Script:
             num_running=len(self._running),
             num_waiting=len(self._waiting),
             num_blocks_used=0,
+            num_multiply_adds=0,
+            num_bytes_read=0,
+            arithmetic_share=None,
+            bandwidth_share=None,
         )
 
     def _token(self, name: str) -> Output:

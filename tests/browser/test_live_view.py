@@ -79,6 +79,21 @@ def test_a_step_is_split_into_decoding_tokens_and_a_slice_for_each_prompt(opened
         expect(told).to_contain_text(words)
 
 
+def test_a_step_tells_which_share_of_the_machine_it_used_once_that_is_known(opened, scripted):
+    llm, url = scripted
+    llm.steps.add(step(1))
+    page = opened(url, "#engine")
+    shares = page.locator("#steps svg .bandwidth, #steps svg .arithmetic")
+    expect(page.locator("#step")).to_contain_text("6.0 MB read")
+    expect(page.locator("#steps svg .time")).to_have_count(1)
+    expect(shares).to_have_count(0)
+    llm.steps.add(step(2, bandwidth_share=0.815, arithmetic_share=0.12))
+    expect(shares).to_have_count(2)
+    told = page.locator("#step")
+    for words in ("82 % of the memory bandwidth", "12 % of the arithmetic"):
+        expect(told).to_contain_text(words)
+
+
 def test_nobody_is_told_anything_while_the_view_is_not_looked_at(opened, scripted):
     _, url = scripted
     page = opened(url)

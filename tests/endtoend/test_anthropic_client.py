@@ -61,6 +61,16 @@ def test_a_streamed_message_is_the_whole_one_in_pieces(client):
     assert final.usage.output_tokens == whole.usage.output_tokens
 
 
+def test_an_answer_that_is_begun_is_continued(client):
+    begun = [*HELLO, {"role": "assistant", "content": "Hello"}]
+    options = {"model": MODEL, "max_tokens": 8, "messages": begun, **GREEDY}
+    with client.messages.stream(**options) as stream:
+        text = "".join(stream.text_stream)
+    assert text and text == client.messages.create(**options).content[0].text
+    counted = client.messages.count_tokens(model=MODEL, messages=begun).input_tokens
+    assert counted <= client.messages.count_tokens(model=MODEL, messages=HELLO).input_tokens + 5
+
+
 def test_tokens_are_counted(client):
     answer = client.messages.create(model=MODEL, max_tokens=1, messages=HELLO)
     usage = answer.usage

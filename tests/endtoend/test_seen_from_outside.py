@@ -28,6 +28,9 @@ def test_the_use_of_the_machine_is_told_once_the_engine_had_time_to_measure_it(s
     assert found["penstock_machine_multiply_adds_per_second"] > 1e8
     assert found["penstock_machine_bytes_read_per_second"] > 1e8
     assert found["penstock_mfu_ratio"] > 0 and found["penstock_mbu_ratio"] > 0
+    for share in ("bandwidth", "arithmetic"):
+        assert found[f"penstock_step_{share}_utilization_count"] >= 30
+        assert found[f"penstock_step_{share}_utilization_sum"] > 0
     assert found["penstock_request_queue_time_seconds_count"] >= 1
     assert found["penstock_engine_process_resident_memory_bytes"] > 1e7
     assert found["process_resident_memory_bytes"] > 1e7

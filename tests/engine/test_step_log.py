@@ -18,3 +18,11 @@ def test_whoever_reads_too_seldom_misses_the_oldest():
         log.add(step)
     assert log.after(0) == log.after(1) == ["d", "e", "f"]
     assert log.after(5) == ["f"]
+
+
+def test_whoever_wants_every_step_is_told_each_as_it_comes():
+    log, told = StepLog(size=2), []
+    log.on_step.append(told.append)
+    for step in "abcdef":
+        log.add(step)
+    assert told == list("abcdef")

@@ -66,6 +66,15 @@ class OpenAIContract:
         assert last.choices == []
         assert last.usage.completion_tokens == whole.usage.completion_tokens
 
+    def test_every_chunk_of_a_stream_may_count_its_tokens(self, client, model):
+        asked = {"include_usage": True, "continuous_usage_stats": True}
+        options = {"model": model, "prompt": PROMPT, "max_tokens": 6, "stream_options": asked}
+        counts = [
+            chunk.usage.completion_tokens
+            for chunk in client.completions.create(**options, stream=True)
+        ]
+        assert counts == sorted(counts) and 0 < counts[0] <= counts[-1] <= 6
+
     def test_three_completions_are_three_choices(self, client, model):
         answer = client.completions.create(model=model, prompt=PROMPT, max_tokens=4, n=3)
         assert [choice.index for choice in answer.choices] == [0, 1, 2]

@@ -123,6 +123,7 @@ def test_keys_are_not_printed_with_the_settings():
         {"api_keys": ("same",), "admin_keys": ("same",)},
         {"port": 70_000},
         {"max_body_bytes": 0},
+        {"max_body_bytes": 2**30},
         {"drain_timeout_s": -1},
         {"request_timeout_s": 0},
     ],

@@ -77,6 +77,33 @@ async def test_every_choice_is_streamed_under_its_index():
     assert chunks[-2]["usage"]["completion_tokens"] == 6
 
 
+async def test_usage_so_far_comes_with_every_event_if_asked_for():
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    chunks = await streamed(ScriptedLLM(Script("Hi")), stream_options=options)
+    counted = [chunk["usage"]["completion_tokens"] for chunk in chunks[:-1]]
+    assert counted == [1, 1, 2, 2, 2]  # the role comes with the first token
+    assert chunks[-2]["choices"] == [] and chunks[-1] == "[DONE]"
+    chunks = await streamed(
+        ScriptedLLM(Script("Hi")), stream_options={"continuous_usage_stats": True}
+    )
+    assert not any("usage" in chunk for chunk in chunks[:-1])
+
+
+async def test_an_answer_that_the_client_has_begun_is_continued():
+    llm = ScriptedLLM(Script("42)."))
+    begun = [*HELLO, {"role": "assistant", "content": "The answer is ("}]
+    answer = await chat(llm, messages=begun, continue_final_message=True)
+    assert llm.last.prompt == "<|user|>Hello<|assistant|>The answer is ("
+    assert answer["choices"][0]["message"]["content"] == "42)."
+    async with client_of(llm) as client:
+        body = {"messages": begun, "continue_final_message": True}
+        told = (await client.post("/tokenize", json=body)).json()
+        assert bytes(told["tokens"]).decode() == llm.last.prompt
+        schema = {"guided_json": {"type": "object"}}
+        refused = await client.post("/v1/chat/completions", json={**body, **schema})
+    assert refused.json()["error"]["param"] == "guided_json"
+
+
 async def test_without_a_limit_the_rest_of_the_context_may_be_filled():
     llm = ScriptedLLM(max_model_len=100)
     await chat(llm, min_tokens=20)

@@ -13,6 +13,7 @@ from penstock.server.settings import ServerSettings
 from penstock.vocabulary.errors import SettingsError
 from tests.server.scripted_llm import Script, ScriptedLLM
 from tests.server.serving import events, listening
+from tests.server.test_disconnects import wait_until
 
 LIMITS = {"max_url_bytes": 200, "max_headers": 20, "max_header_bytes": 1000}
 
@@ -65,12 +66,39 @@ def test_what_is_too_large_is_refused_before_anyone_looks_at_it(url, head, statu
         assert said(rest_of(connection)) == (status, code)
 
 
-def test_a_header_without_end_is_not_waited_for(url):
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"GET / HTTP/1.1\r\nendless: ",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\nendless: ",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1;endless=",
+    ],
+    ids=["header", "trailer", "extension of a chunk"],
+)
+def test_what_has_no_end_is_not_waited_for(url, begin):
     with connected(url) as connection, contextlib.suppress(ConnectionError):
-        connection.sendall(b"GET / HTTP/1.1\r\nendless: ")
+        connection.sendall(begin)
         for _ in range(100_000):
             connection.sendall(b"x" * 1000)
-        pytest.fail("the server took 100 MB of one header")
+        pytest.fail("the server took 100 MB of it")
+
+
+def test_requests_that_do_not_wait_for_an_answer_are_left_to_be_asked_again(url):
+    with connected(url) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n" * 1000)
+        answer = rest_of(connection)
+    assert answer.count(b"HTTP/1.1") == answer.count(b"connection: close") == 1
+    assert b"200 OK" in answer
+
+
+def test_a_body_may_come_in_any_number_of_chunks(url):
+    def chunks():
+        yield b'{"prompt": "a", "user": "'
+        for _ in range(3000):
+            yield b"x"
+        yield b'"}'
+
+    assert httpx.post(f"{url}/v1/completions", content=chunks()).status_code == 200
 
 
 def test_a_large_body_behind_small_headers_is_none_of_that(url):
@@ -127,18 +155,37 @@ def test_an_answer_may_take_longer_than_a_request(impatient):
             assert events(answer.text)[-1] == "[DONE]"
 
 
-def test_more_connections_than_allowed_are_turned_away():
-    with listening(ScriptedLLM(), max_connections=2) as url:
+def test_more_connections_than_allowed_are_turned_away_while_all_are_busy():
+    llm = ScriptedLLM(Script("Hello", hangs_after=0))
+    with listening(llm, max_connections=2) as url:
         with contextlib.ExitStack() as held:
             for _ in range(2):
                 connection = held.enter_context(connected(url))
-                connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n")
-                assert b"200 OK" in connection.recv(65536)
+                body = b'{"prompt": "a"}'
+                head = f"POST /v1/completions HTTP/1.1\r\ncontent-length: {len(body)}\r\n\r\n"
+                connection.sendall(head.encode() + body)
+            wait_until(lambda: len(llm.in_flight) == 2)
             with connected(url) as connection:
                 answer = rest_of(connection)
                 assert said(answer) == (503, "too_many_connections")
                 assert b"retry-after: 1" in answer
         assert httpx.get(f"{url}/health/live").status_code == 200
+
+
+def test_whoever_holds_connections_and_asks_nothing_makes_room_for_the_others():
+    ask = b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n"
+    with listening(ScriptedLLM(), max_connections=2) as url, contextlib.ExitStack() as held:
+        silent = held.enter_context(connected(url))
+        silent.sendall(b"GET / HTTP/1.1\r\nhost: ")
+        answered = held.enter_context(connected(url))
+        answered.sendall(ask)
+        answer = b""
+        while not answer.endswith(b'{"status":"live"}'):
+            answer += answered.recv(65536)
+        for _ in range(2):
+            client = held.enter_context(httpx.Client(base_url=url))
+            assert client.get("/health/live").status_code == 200
+        assert rest_of(silent) == rest_of(answered) == b""
 
 
 # -- TLS ---------------------------------------------------------------------------------------

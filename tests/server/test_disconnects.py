@@ -131,3 +131,15 @@ def test_so_are_searches_and_texts_to_be_embedded(path, body, num_prompts):
             wait_until(lambda: len(llm.in_flight) == num_prompts)
         wait_until(lambda: not llm.in_flight)
     assert len(llm.cancelled) == num_prompts
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_is_noticed_even_if_it_has_asked_for_more(stream):
+    llm = ScriptedLLM(Script("Hello", hangs_after=2))
+    with listening(llm) as url:
+        with connected(url, {"prompt": "a", "stream": stream}) as connection:
+            wait_until(lambda: llm.in_flight)
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n" * 10)
+            time.sleep(0.05)
+        wait_until(lambda: not llm.in_flight)
+    assert len(llm.cancelled) == 1

@@ -5,11 +5,14 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
 from penstock.cli.app import app
+from penstock.server import serve
 from penstock.server.app import app_around
 from penstock.server.front import Front
 from penstock.server.keys import key_ring
@@ -149,3 +152,64 @@ async def test_logs_name_keys_and_never_show_them(caplog, tmp_path):
     assert [line["key"] for line in told] == ["alice", None]
     everything = caplog.text + str(told)
     assert not [word for word in ("alice's key", "wrong key", "private") if word in everything]
+
+
+# -- a key file that changes -------------------------------------------------------------------
+
+
+def entries(**keys):
+    return "".join(f'[[keys]]\nname = "{name}"\nkey = "{key}"\n' for name, key in keys.items())
+
+
+def test_a_key_file_is_read_again_when_it_changes_and_what_was_used_stays_used(tmp_path):
+    path = in_file(tmp_path, entries(alice="a", bob="b") + "requests_per_minute = 9")
+    ring = key_ring(("given",), (), path)
+    assert not ring.refresh()
+    alice, bob = ring.find(b"a"), ring.find(b"b")
+    in_file(tmp_path, entries(caroline="c", bob="b") + "requests_per_minute = 9")
+    assert ring.refresh() and not ring.refresh()
+    assert ring.find(b"b") is bob and ring.find(b"c") and ring.find(b"given")
+    assert ring.find(b"a") is None
+    in_file(tmp_path, entries(alice="a", bob="b") + "requests_per_minute = 10")
+    assert ring.refresh()
+    assert ring.find(b"b").quota is not bob.quota
+    assert ring.find(b"a") is not alice
+
+
+@pytest.mark.parametrize("wrong", ["keys = []", "[[keys]", entries(a="same", b="same"), None])
+def test_a_file_that_has_become_wrong_opens_no_door_and_closes_none(tmp_path, wrong):
+    path = in_file(tmp_path, entries(alice="a"))
+    ring = key_ring((), (), path)
+    if wrong is None:
+        (tmp_path / "keys.toml").unlink()
+    else:
+        in_file(tmp_path, wrong)
+    with pytest.raises(SettingsError):
+        ring.refresh()
+    assert ring and ring.find(b"a").name == "alice"
+    assert not ring.refresh()
+    in_file(tmp_path, entries(bob="b"))
+    assert ring.refresh() and ring.find(b"b") and not ring.find(b"a")
+
+
+def test_a_running_server_notices(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(serve, "TICKS_BETWEEN_LOOKS", 1)
+    path = in_file(tmp_path, entries(alice="a"))
+    with listening(ScriptedLLM(), api_key_file=path) as url:
+
+        def status(key):
+            headers = {"authorization": f"Bearer {key}"}
+            return httpx.get(f"{url}/v1/models", headers=headers).status_code
+
+        assert (status("a"), status("b")) == (200, 401)
+        in_file(tmp_path, entries(bob="b"))
+        deadline = time.monotonic() + 10
+        while status("b") != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert status("a") == 401
+        in_file(tmp_path, "nonsense")
+        while "stay as they were" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert status("b") == 200

@@ -88,6 +88,14 @@ def test_no_message_breaks_a_line_of_json():
     assert json.loads(line)["value"] == "{1, 2}"
 
 
+def test_nor_does_one_forge_a_line_of_text_or_steer_a_terminal():
+    record = logging.LogRecord("a", 20, "", 0, "x\n2026 forged\x1b[2J\u2028", (), None)
+    record.__dict__.update(about(value="\r"))
+    line = TextLines().format(record)
+    assert line.endswith(r"a: x\n2026 forged\x1b[2J\u2028 value=\r")
+    assert len(line.splitlines()) == 1
+
+
 def test_an_unknown_format_is_refused():
     with pytest.raises(SettingsError, match="xml"):
         FrontSettings(log_format="xml")

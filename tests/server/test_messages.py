@@ -261,6 +261,23 @@ async def test_no_choice_hides_the_tools():
     assert answer["content"][0]["type"] == "text"
 
 
+async def test_an_answer_that_the_client_has_begun_is_continued():
+    begun = [*HELLO, {"role": "assistant", "content": "The answer is ("}]
+    llm = llm_of(CHATML, "42).")
+    answer = await message(llm, messages=begun)
+    assert read_by(llm).endswith("assistant\nThe answer is (")
+    assert answer["content"] == [{"type": "text", "text": "42)."}]
+    blocks = [
+        {"type": "thinking", "thinking": "Hm.", "signature": ""},
+        {"type": "text", "text": "The answer"},
+    ]
+    llm = llm_of(QWEN3, " is 42.")
+    found = await events(llm, messages=[*HELLO, {"role": "assistant", "content": blocks}])
+    assert read_by(llm).endswith("<think>\nHm.\n</think>\n\nThe answer")
+    texts = [event["delta"].get("text") for event in found if "index" in event and "delta" in event]
+    assert "".join(texts) == " is 42."
+
+
 async def test_thinking_is_a_variable_of_the_template():
     llm = llm_of(QWEN3)
     await message(llm, thinking={"type": "disabled"})
@@ -323,7 +340,7 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "https://example.org/
         ({"model": None}, "model"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": [IMAGE]}]}, "image"),
-        ({"messages": [*HELLO, {"role": "assistant", "content": "I"}]}, "cannot be continued"),
+        ({"messages": [*HELLO, {"role": "assistant", "content": []}]}, "no answer to continue"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "tool"),
         ({"temperature": 1.5}, "temperature"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools"),

@@ -13,6 +13,7 @@ from penstock.server.metrics_vllm import ALIASES
 from penstock.vocabulary.messages import EngineStats
 from tests.server.scripted_llm import Script, ScriptedLLM, ScriptedReplica
 from tests.server.serving import client_of
+from tests.server.test_page import step
 
 
 async def samples(client):
@@ -132,6 +133,21 @@ async def test_machine_use_is_told_once_the_machine_s_limits_are_known(client, l
     assert found["penstock_mbu_ratio"] == pytest.approx(600 / 2 / 400)
     assert found["penstock_mfu_ratio"] == pytest.approx(50 / 2 / 100)
     assert (await samples(client))["penstock_mbu_ratio"] == 0  # nothing was done since
+
+
+async def test_each_step_counts_by_the_share_of_the_machine_that_it_used(client, llm):
+    llm.steps.add(step(1))  # before the limits were measured
+    llm.steps.add(step(2, bandwidth_share=0.75, arithmetic_share=0.25))
+    llm.steps.add(step(3, bandwidth_share=1.25, arithmetic_share=0.03))  # out of a cache
+    found = await samples(client)
+    bandwidth, arithmetic = (
+        f"penstock_step_{name}_utilization" for name in ("bandwidth", "arithmetic")
+    )
+    assert found[f"{bandwidth}_count"] == found[f"{arithmetic}_count"] == 2
+    assert found[f"{bandwidth}_sum"] == 2.0
+    assert found[f"{bandwidth}_bucket", "0.7"] == 0
+    assert found[f"{bandwidth}_bucket", "0.8"] == found[f"{bandwidth}_bucket", "1.0"] == 1
+    assert found[f"{arithmetic}_bucket", "0.05"] == 1
 
 
 async def test_it_says_what_runs_and_what_its_processes_take(llm):

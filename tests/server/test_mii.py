@@ -143,6 +143,25 @@ async def test_healthz_tells_whether_requests_are_welcome_without_a_key(llm):
         assert (await client.post("/mii/scripted", json={"prompts": "Hi"})).status_code == 401
 
 
+async def test_terminate_drains_the_server_for_an_admin_s_key_only(llm):
+    admins = {"api_keys": ("user",), "admin_keys": ("boss",)}
+    async with client_of(llm, dialects=("mii",), **admins) as client:
+        for key, status in (("wrong", 401), ("user", 403), ("boss", 200)):
+            headers = {"authorization": f"Bearer {key}"}
+            answer = await client.get("/terminate", headers=headers)
+            assert answer.status_code == status
+        assert answer.json() == {"num_open": 0}
+        assert (await client.get("/healthz")).json()["reason"] == "the server is shutting down"
+
+
+@pytest.mark.parametrize("keys", [{}, {"api_keys": ("user",)}])
+async def test_without_an_admin_s_key_nothing_can_be_terminated(llm, keys):
+    """Least of all by a web page, which can have its reader's browser ask for any address."""
+    async with client_of(llm, dialects=("mii",), **keys) as client:
+        client.headers.update({"authorization": "Bearer user", "host": "127.0.0.1"})
+        assert (await client.get("/terminate")).status_code == 404
+
+
 async def test_the_dialect_is_off_unless_asked_for(client):
     assert (await client.post("/mii/scripted", json={"prompts": "Hi"})).status_code == 404
 

@@ -29,6 +29,10 @@ def step(number: int, **fields) -> Step:
         "num_running": 4,
         "num_waiting": 1,
         "num_blocks_used": 9,
+        "num_multiply_adds": 4_000_000,
+        "num_bytes_read": 6_000_000,
+        "arithmetic_share": None,
+        "bandwidth_share": None,
     }
     return Step(number=number, **{**told, **fields})
 
@@ -191,3 +195,16 @@ async def test_a_server_that_drains_does_not_wait_for_its_watchers(llm):
         async with asyncio.timeout(10):
             assert (await watching).status_code == 200
     assert front.num_open == 0
+
+
+async def test_only_so_many_may_watch_at_once(llm, monkeypatch):
+    monkeypatch.setattr(live_steps, "MAX_WATCHERS", 1)
+    async with client_of(llm) as client:
+        front = client._transport.app.user_middleware[0].args[0]
+        watching = asyncio.create_task(client.get("/live/steps"))
+        while not front.num_open:
+            await asyncio.sleep(0.01)
+        refused = await client.get("/live/steps")
+        assert refused.status_code == 429 and refused.headers["retry-after"] == "10"
+        front.is_draining = True
+        assert (await watching).status_code == 200

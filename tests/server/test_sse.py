@@ -20,11 +20,14 @@ def test_what_some_clients_take_for_line_ends_is_escaped():
 
 
 def test_an_event_is_its_constant_part_around_the_choice():
-    template = EventTemplate({"id": "x", "model": 'quo"te'}, include_usage=True)
+    usage = {"prompt_tokens": 1}
+    template = EventTemplate({"id": "x", "model": 'quo"te'}, usage, "last")
     choice = template.choice(b'{"index":0,', b'"text":"hi"}')
     assert choice == (
         b'data: {"id":"x","model":"quo\\"te","choices":[{"index":0,"text":"hi"}],"usage":null}\n\n'
     )
-    assert template.usage({"prompt_tokens": 1}) == (
-        b'data: {"id":"x","model":"quo\\"te","choices":[],"usage":{"prompt_tokens":1}}\n\n'
+    usage["prompt_tokens"] = 2
+    assert template.end() == (
+        b'data: {"id":"x","model":"quo\\"te","choices":[],"usage":{"prompt_tokens":2}}\n\n'
+        b"data: [DONE]\n\n"
     )

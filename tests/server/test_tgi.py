@@ -4,6 +4,8 @@ import httpx
 import msgspec
 import pytest
 
+from penstock.server.settings import ServerSettings
+from penstock.vocabulary.errors import SettingsError
 from penstock.vocabulary.grammar import Grammar
 from tests.server.scripted_llm import Script, ScriptedLLM
 from tests.server.serving import client_of, events
@@ -274,6 +276,35 @@ async def test_vertex_asks_for_several_at_once():
     answer = await asked(llm, "/vertex", instances=instances)
     assert answer.json() == {"predictions": ["<a>", "<b", "<<|user|>c"]}
     assert [each.params.temperature for each in llm.submissions] == [1.0, 0.0, 0.5]
+
+
+async def test_vertex_finds_the_server_where_its_environment_says():
+    predict = "/v1/endpoints/12/deployedModels/34:predict"
+    settings = {"vertex_predict_route": predict, "vertex_health_route": "/v1/endpoints/12"}
+    async with client_of(ScriptedLLM(), **settings) as client:
+        answer = await client.post(predict, json={"instances": [{"inputs": "a"}]})
+        assert answer.json() == {"predictions": ["Hello!"]}
+        assert (await client.get("/v1/endpoints/12")).json()["status"] == "ready"
+        assert (await client.post("/vertex", json={"instances": []})).status_code == 422
+    settings = {"vertex_predict_route": "/generate"}  # both are there, told apart by the body
+    async with client_of(ScriptedLLM(), **settings) as client:
+        answer = await client.post("/generate", json={"instances": [{"inputs": "a"}]})
+        assert answer.json() == {"predictions": ["Hello!"]}
+        answer = await client.post("/generate", json={"inputs": "a"})
+        assert answer.json() == {"generated_text": "Hello!"}
+
+
+@pytest.mark.parametrize("route", ["predict", "/a{b}", "/a b"])
+def test_what_is_no_path_is_refused(route):
+    with pytest.raises(SettingsError, match="no path"):
+        ServerSettings(vertex_predict_route=route)
+
+
+async def test_the_root_tells_of_health_where_there_is_no_page():
+    async with client_of(ScriptedLLM(), dialects=("tgi",), api_keys=("k",)) as client:
+        assert (await client.get("/")).json()["status"] == "ready"
+    async with client_of(ScriptedLLM(), dialects=("tgi", "page")) as client:
+        assert (await client.get("/")).headers["content-type"].startswith("text/html")
 
 
 async def test_tokens_are_told_with_their_places_and_the_body_tells_the_dialect():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from penstock.text.detokenizer import Detokenizer
 from penstock.text.tokenizer import Tokenizer
+from tests.text.chat_models import CHATML
 from tests.text.vocabularies import LIBRARIES, TOKENIZERS
 
 KINDS = sorted(TOKENIZERS)
@@ -158,3 +159,19 @@ def test_however_long_the_text_each_token_is_spelled_once(token, monkeypatch):
     for _ in range(1000):
         detokenizer.add([id_])
     assert spelled <= 2 * 1000  # twice only while the text has not begun
+
+
+def test_a_prompt_of_nothing_but_special_tokens_costs_no_more_than_another(monkeypatch):
+    tokenizer = CHATML.tokenizer()
+    spelled = []
+    spell = tokenizer.spell
+
+    def counted(token_ids, **options):
+        spelled.append(token_ids)
+        return spell(token_ids, **options)
+
+    monkeypatch.setattr(tokenizer, "spell", counted)
+    special = min(tokenizer.special_token_ids)
+    detokenizer = Detokenizer(tokenizer, prompt_token_ids=[special] * 100_000)
+    assert len(spelled) < 1000
+    assert detokenizer.add(tokenizer.encode("the fox")) == "the fox"

@@ -51,6 +51,37 @@ def test_our_templates_read_the_same_under_transformers(model):
 
 
 @BY_NAME
+def test_an_answer_that_is_begun_ends_the_prompt_whatever_it_spells(model):
+    asked = [{"role": "user", "content": "Well?"}]
+    for begun in ("The answer is ", f"So {''.join(model.special)} is (", "日本"):
+        answer = {"role": "assistant", "content": begun}
+        prompt = chat_prompt(model.tokenizer(), [*asked, answer], continues_last=True)
+        whole = chat_prompt(model.tokenizer(), [*asked, answer])
+        assert prompt.text.endswith(begun)
+        assert len(prompt.text) < len(whole.text)
+        before = prompt.text.removesuffix(begun)
+        assert whole.text.startswith(before)
+        assert among(model, prompt.token_ids) == among(
+            model, model.library().encode(before, add_special_tokens=False).ids
+        )
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": ""},
+        {"role": "assistant", "content": None},
+        {"role": "assistant", "content": "Hi", "tool_calls": [{"function": {"name": "f"}}]},
+    ],
+)
+def test_what_is_no_answer_that_is_begun_cannot_be_continued(last):
+    messages = [{"role": "user", "content": "Hi"}, last]
+    with pytest.raises(InvalidRequest, match="no answer to continue"):
+        chat_prompt(CHATML.tokenizer(), messages, continues_last=True)
+
+
+@BY_NAME
 def test_without_markers_in_its_content_a_conversation_is_encoded_as_ever(model):
     content = "the <b>quick</b> [brown] fox | été 日本語"
     text, token_ids = prompt_of(model, content)

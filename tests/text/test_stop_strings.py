@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.text import stop_strings
 from penstock.text.stop_strings import StopStrings
 
 TEXTS = st.text(alphabet="ab", max_size=30)
@@ -119,3 +120,11 @@ def test_a_text_that_keeps_almost_matching_costs_no_more_than_its_length(chunk):
     shown = sum(len(stops.add(text[i : i + chunk])[0]) for i in range(0, len(text), chunk))
     assert shown == len(text) - 1000
     assert time.process_time() - start < 2  # a search that starts over takes minutes
+
+
+def test_what_a_string_is_like_is_found_out_once_for_all_completions():
+    string = "ab" * 512
+    before = stop_strings._borders.cache_info().misses
+    searches = [StopStrings([string]) for _ in range(128)]
+    assert stop_strings._borders.cache_info().misses <= before + 1
+    assert {each.add(f"x{string}y") for each in searches} == {("x", string)}

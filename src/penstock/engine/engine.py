@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.engine.constraint import Constraint, constraint_of
-from penstock.engine.cost import CostModel
+from penstock.engine.cost import Cost, CostModel
 from penstock.engine.grammars import Grammars
 from penstock.engine.machine_use import MachineLimits
 from penstock.engine.runner import Launched, Runner, SliceResult
@@ -157,7 +157,8 @@ class Engine:
                 outputs.append(_output(part.sequence, result))
         outputs = self._refuse_failed(plan, outputs)
         now = time.perf_counter()
-        self.last_step = self._told(plan, now - max(launched.began_at, self._settled_at))
+        duration_s = now - max(launched.began_at, self._settled_at)
+        self.last_step = self._told(plan, self._spent(plan), duration_s)
         self._settled_at = now
         return outputs
 
@@ -242,10 +243,7 @@ class Engine:
     # -- keeping count ---------------------------------------------------------------------------
 
     def _count(self, plan: Plan) -> None:
-        multiply_adds, bytes_read = self.cost.of(plan)
         self._counters.num_steps += 1
-        self._counters.num_multiply_adds += multiply_adds
-        self._counters.num_bytes_read += bytes_read
         now = time.monotonic()
         for part in plan.slices:
             sequence = part.sequence
@@ -254,7 +252,13 @@ class Engine:
                 of_prompt = min(part.end, sequence.prompt_len) - part.start
                 self._counters.num_prompt_tokens += max(0, of_prompt)
 
-    def _told(self, plan: Plan, duration_s: float) -> Step:
+    def _spent(self, plan: Plan) -> Cost:
+        cost = self.cost.of(plan)
+        self._counters.num_multiply_adds += cost.multiply_adds
+        self._counters.num_bytes_read += cost.bytes_read
+        return cost
+
+    def _told(self, plan: Plan, cost: Cost, duration_s: float) -> Step:
         """Slices before a prompt's end are told one by one; a preempted sequence begins anew."""
         prompt_slices = [
             PromptSlice(part.sequence.arrival, part.count)
@@ -262,6 +266,7 @@ class Engine:
             if part.start < part.sequence.prompt_len
         ]
         stats = self.scheduler.stats()
+        shares = self.limits.shares(*cost, duration_s) if self.limits else None
         return Step(
             number=self._counters.num_steps,
             ended_at=time.time(),
@@ -272,6 +277,10 @@ class Engine:
             num_running=stats.num_running,
             num_waiting=stats.num_waiting + self.grammars.num_waiting,
             num_blocks_used=stats.num_blocks_used,
+            num_multiply_adds=cost.multiply_adds,
+            num_bytes_read=cost.bytes_read,
+            arithmetic_share=shares.arithmetic if shares else None,
+            bandwidth_share=shares.bandwidth if shares else None,
         )
 
     def _unread(self, part: Slice, result: SliceResult) -> list[TokenLogprobs]:

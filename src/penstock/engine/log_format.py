@@ -33,7 +33,11 @@ class TextLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, as logging names it
         fields = "".join(f" {name}={value}" for name, value in _about(record).items())
-        return super().formatMessage(record) + fields
+        return (super().formatMessage(record) + fields).translate(_ESCAPES)
+
+
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+"""What would begin a line, or steer a terminal: errors may quote what somebody has sent."""
 
 
 class JsonLines(logging.Formatter):

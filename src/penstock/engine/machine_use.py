@@ -1,9 +1,19 @@
 """How much of what the machine can do an engine made use of."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.engine.settings import Resolved
 from penstock.vocabulary.messages import EngineStats
+
+
+class Shares(NamedTuple):
+    """How much of the limits was used. More than all of the bandwidth means that a cache held what
+    else would have come from memory.
+    """
+
+    arithmetic: float
+    bandwidth: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +23,13 @@ class MachineLimits:
     multiply_adds_per_s: float
     """Of the kind that the weights take: of int8 for int8 and int4, of float32 for the others."""
     bytes_read_per_s: float
+
+    def shares(self, num_multiply_adds: int, num_bytes_read: int, seconds: float) -> Shares:
+        """Of what could have been done in that time."""
+        return Shares(
+            num_multiply_adds / seconds / self.multiply_adds_per_s,
+            num_bytes_read / seconds / self.bytes_read_per_s,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +62,13 @@ def measure_limits(resolved: Resolved) -> MachineLimits | None:
 def machine_use(before: EngineStats, after: EngineStats, limits: MachineLimits) -> MachineUse:
     """The use that an engine made of the machine between two of its states."""
     busy = after.busy_s - before.busy_s
-    multiplied = (after.num_multiply_adds - before.num_multiply_adds) / busy
-    read = (after.num_bytes_read - before.num_bytes_read) / busy
+    num_multiplied = after.num_multiply_adds - before.num_multiply_adds
+    num_read = after.num_bytes_read - before.num_bytes_read
+    shares = limits.shares(num_multiplied, num_read, busy)
     return MachineUse(
         busy_s=busy,
-        multiply_adds_per_s=multiplied,
-        bytes_read_per_s=read,
-        arithmetic_share=multiplied / limits.multiply_adds_per_s,
-        bandwidth_share=read / limits.bytes_read_per_s,
+        multiply_adds_per_s=num_multiplied / busy,
+        bytes_read_per_s=num_read / busy,
+        arithmetic_share=shares.arithmetic,
+        bandwidth_share=shares.bandwidth,
     )

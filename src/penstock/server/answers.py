@@ -1,7 +1,7 @@
 """Answers that take a while: whole or as a stream, for as long as somebody waits for them."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, Generic, TypeVar
 
@@ -14,10 +14,14 @@ from penstock.server.attendance import ClientDisconnected, attended
 from penstock.server.errors import http_error_from, is_foreseen
 from penstock.server.front import Front
 from penstock.server.generations import Generations
+from penstock.server.prompts import off_loop_if_long
 from penstock.server.routing import wording_of
 from penstock.server.visit import visit_of
+from penstock.vocabulary.messages import TokenLogprobs
+from penstock.vocabulary.results import RequestOutput
 
 Source = TypeVar("Source")
+Rendered = TypeVar("Rendered")
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,25 @@ logger = logging.getLogger(__name__)
 def json_answer(document: object) -> Response:
     """An answer that is known already."""
     return Response(msgspec.json.encode(document), media_type="application/json")
+
+
+async def rendered(render: Callable[[], Rendered], results: Sequence[RequestOutput]) -> Rendered:
+    """What `render` makes of results, without keeping others waiting where these are large."""
+    return await off_loop_if_long(render, sum(map(_size, results)))
+
+
+def entries_size(entries: Sequence[TokenLogprobs | None]) -> int:
+    """How many characters take as long to read as these log probabilities take to render."""
+    last = entries[-1] if entries else None
+    return _CHARS_OF_ENTRY * len(entries) * (1 + len(last.top if last else ()))
+
+
+_CHARS_OF_ENTRY = 4
+
+
+def _size(result: RequestOutput) -> int:
+    outputs = sum(len(each.text) + entries_size(each.logprobs or ()) for each in result.outputs)
+    return outputs + entries_size(result.prompt_logprobs or ())
 
 
 class WholeAnswer(Response):

@@ -18,6 +18,7 @@ from penstock.server.openapi import DescribedApp, operation
 from penstock.server.routes import routes_of
 from penstock.server.routing import Wordings, meant, sharing, wording_of
 from penstock.server.settings import ServerSettings
+from penstock.server.tgi.vertex import vertex_routes
 from penstock.server.visit import visit_of
 
 
@@ -39,7 +40,9 @@ def app_around(front: Front) -> DescribedApp:
             *_cors(front.settings.cors_origins),
             Middleware(Exchange, front, Wordings(endpoints)),
             Middleware(Auth, front, endpoints),
-            Middleware(BodyLimit, front.settings.max_body_bytes),
+            Middleware(
+                BodyLimit, front.settings.max_body_bytes, front.settings.max_total_body_bytes
+            ),
         ],
     )
     app.endpoints = endpoints
@@ -50,8 +53,19 @@ def app_around(front: Front) -> DescribedApp:
 
 
 def endpoints_of(front: Front) -> tuple[Endpoint, ...]:
-    """The routes of the dialects that are on, and those of admins where there may be any."""
-    routes = routes_of(front.settings.dialects)
+    """The routes of the dialects that are on, and those of admins where there may be any.
+
+    A dialect's own routes of admins are there for an admin's key only: clients may ask for them in
+    a way that any web page can make a browser ask.
+    """
+    routes = (
+        *vertex_routes(front.settings),
+        *(
+            endpoint
+            for endpoint in routes_of(front.settings.dialects)
+            if front.keys.has_admin or not endpoint.admin
+        ),
+    )
     may_be_steered = front.keys.has_admin or (not front.keys and is_loopback(front.settings.host))
     return (*routes, *ADMIN) if may_be_steered else routes
 

@@ -4,7 +4,7 @@ files of the page.
 
 import ipaddress
 from collections.abc import Collection
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -64,8 +64,8 @@ def check_admin(scope: Scope) -> None:
     server was asked must be a loopback's too: a web page may resolve its own name to 127.0.0.1.
     """
     key = visit_of(scope).key
-    host = _header(scope, b"host").decode("latin-1")
-    if key is None and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+    host = _place(b"//" + _header(scope, b"host")).hostname
+    if key is None and not is_loopback(host or ""):
         raise HttpError(
             403, "Ask at 127.0.0.1, or set an admin key.", code="admin_only_on_loopback"
         )
@@ -106,13 +106,21 @@ def _check_origin(scope: Scope, allowed: Collection[str]) -> None:
     origin = _header(scope, b"origin").decode("latin-1")
     if not origin or scope["method"] in _READING or not {"*", origin}.isdisjoint(allowed):
         return
-    if urlsplit(origin).netloc.encode("latin-1") != _header(scope, b"host"):
+    if _place(origin.encode("latin-1")).netloc.encode("latin-1") != _header(scope, b"host"):
         raise HttpError(
             403,
             f"Pages from {origin} may not use this server. Start it with --cors-origin {origin} "
             "to allow it.",
             code="cross_origin",
         )
+
+
+def _place(url: bytes) -> SplitResult:
+    """Where a URL leads that a client has sent; nowhere if it is none."""
+    try:
+        return urlsplit(url.decode("latin-1"))
+    except ValueError:
+        return urlsplit("")
 
 
 def _refusal(message: str) -> HttpError:

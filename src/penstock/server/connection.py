@@ -1,8 +1,8 @@
 """What one connection may cost before any of our code sees a request.
 
 Neither uvicorn nor its parser limits the length of a URL, the number or size of headers, or the
-time in which a request arrives, so that one client could hold memory and connections at will
-(CVE-2025-48956 was that, and the slow-loris attack is).
+time in which a request arrives or its answer is taken, so that one client could hold memory and
+connections at will (CVE-2025-48956 was that, and the slow-loris and slow-read attacks are).
 """
 
 import asyncio
@@ -15,20 +15,27 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from penstock.server.errors import OPENAI_WORDING, HttpError
 from penstock.server.front import Front
 
+LEAST_TAKEN_BYTES = 32 * 1024
+"""Of what waits for a client: so much it must take within the time, or all."""
+
 
 class LimitedConnection(HttpToolsProtocol):
     """uvicorn's protocol within the limits of `front`'s settings, for `limited_to` to bind."""
 
     front: Front
     _refusal: HttpError | None = None
-    _is_in_head = False
-    _num_head_bytes = 0
+    _has_heard_enough = False
+    _has_got_on = False
+    _idle_since = 0.0
+    _num_held_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
+    _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._idle_since = self.loop.time()
         most = self.front.settings.max_connections
-        if len(self.connections) > most:
+        if len(self.connections) > most and not self._has_made_room():
             self._refuse(
                 HttpError(
                     503,
@@ -41,26 +48,91 @@ class LimitedConnection(HttpToolsProtocol):
         else:
             self._expect_a_request()
 
+    def _has_made_room(self) -> bool:
+        """Close the connection that has asked nothing for longest, if one is not being answered, so
+        that nobody keeps others out by connections alone.
+        """
+        idle = [each for each in self.connections if isinstance(each, LimitedConnection)]
+        idle = [each for each in idle if each is not self and each._is_idle]
+        if idle:
+            min(idle, key=lambda each: each._idle_since).transport.abort()
+        return bool(idle)
+
+    @property
+    def _is_idle(self) -> bool:
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        return not is_answering and not self.transport.is_closing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._has_heard_enough:
             return
         if self._deadline is None:
             self._expect_a_request()
-        was_in_head = self._is_in_head
+        self._has_got_on = False
         super().data_received(data)
-        if was_in_head and self._is_in_head:
-            self._num_head_bytes += len(data)  # of a header that is still incomplete, for instance
-            if self._num_head_bytes > self._max_head_bytes:
-                self._refuse(_head_too_large(self._max_head_bytes))
+        if self._has_got_on:
+            self._num_held_bytes = 0
+            return
+        # of a header without end, for instance, or behind a body of what is no part of it
+        self._num_held_bytes += len(data)
+        if self._num_held_bytes > self._max_head_bytes and not self.transport.is_closing():
+            self._refuse(_head_too_large(self._max_head_bytes))
+
+    # -- what the client takes -------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_waiting()
+        super().resume_writing()
+        if self.cycle is None or self.cycle.response_complete:
+            self._wait_for_reader()  # for what is left
+
+    def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+        self._wait_for_reader()
+
+    def _wait_for_reader(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left and self._patience is None:
+            seconds = self.front.settings.write_timeout_s
+            self._patience = self.loop.call_later(seconds, self._look_at_reader, left)
+
+    def _look_at_reader(self, num_left: int) -> None:
+        """Nobody can be told anything who does not read: the connection is dropped."""
+        self._patience = None
+        if num_left - self.transport.get_write_buffer_size() < min(num_left, LEAST_TAKEN_BYTES):
+            self.transport.abort()
+        else:
+            self._wait_for_reader()
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     # -- what the parser finds -------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._is_in_head, self._num_head_bytes = True, 0
+        """One request at a time: uvicorn would keep any number behind a long answer, and not notice
+        any more if the client leaves. As HTTP allows, the connection ends with that answer, and
+        whoever wants more asks again.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+            self._has_heard_enough = True
+            raise httptools.HttpParserCallbackError("A request came before the last was answered.")
+        self._has_got_on = True
+        if not self.flow.write_paused:
+            self._stop_waiting()  # what another answer adds would hide what is taken
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -78,12 +150,17 @@ class LimitedConnection(HttpToolsProtocol):
             self._give_up(HttpError(431, message, code="too_many_headers"))
 
     def on_headers_complete(self) -> None:
-        self._is_in_head = False
+        self._has_got_on = True
         if sum(len(name) + len(value) for name, value in self.headers) > self._max_head_bytes:
             self._give_up(_head_too_large(self._max_head_bytes))
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._has_got_on = True
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._has_got_on = True
         self._expect_nothing()
         super().on_message_complete()
 
@@ -99,6 +176,8 @@ class LimitedConnection(HttpToolsProtocol):
         raise httptools.HttpParserCallbackError(str(error))
 
     def send_400_response(self, msg: str) -> None:
+        if self._has_heard_enough:
+            return
         self._refuse(self._refusal or HttpError(400, msg, code="invalid_http"))
 
     def _refuse(self, error: HttpError) -> None:
@@ -108,6 +187,7 @@ class LimitedConnection(HttpToolsProtocol):
             self.front.metrics.answered("unmatched", error.status)
             self.transport.write(_raw(error))
         self.transport.close()
+        self._wait_for_reader()
 
     # -- time ------------------------------------------------------------------------------------
 

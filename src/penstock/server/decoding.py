@@ -7,8 +7,12 @@ import msgspec
 
 from penstock.server.errors import HttpError
 from penstock.vocabulary.errors import InvalidRequest
+from penstock.vocabulary.sampling_params import MAX_NAME_LEN
 
 Body = TypeVar("Body", bound=msgspec.Struct)
+
+MAX_FIELDS = 256
+"""Of a body. No endpoint knows half as many, and each costs time."""
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -22,6 +26,8 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     names: list[str] = []
 
     def note(_: type, name: str) -> _Name:
+        if len(names) == MAX_FIELDS:
+            raise HttpError(400, f"The request body has more than {MAX_FIELDS} fields.")
         names.append(name)
         return _Name(name)
 
@@ -36,7 +42,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         hint = ", perhaps at half of a surrogate pair" if _SURROGATE.search(raw) else ""
         raise _not_json(f"{error}{hint}") from None
     if len(names) != len(values):
-        repeated = next(name for name in names if names.count(name) > 1)
+        repeated = next(name for name in names if names.count(name) > 1)[:MAX_NAME_LEN]
         raise HttpError(400, f"The field {repeated} is given more than once.", param=repeated)
     return {str(name): value for name, value in values.items()}
 

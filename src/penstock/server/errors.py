@@ -130,6 +130,8 @@ def _deserved(error: Exception, request_id: str) -> HttpError:
             )
         case EngineFailed():
             return HttpError(500, str(error), kind="server_error", code="engine_failed")
+        case RecursionError():  # nothing here goes deep but what a client has nested
+            return HttpError(400, "The request nests too deeply.")
         case _:
             return HttpError(
                 500,
@@ -141,7 +143,10 @@ def _deserved(error: Exception, request_id: str) -> HttpError:
 
 def is_foreseen(error: Exception) -> bool:
     """Whether the error explains itself, so that its traceback would tell the operator nothing."""
-    return isinstance(error, HttpError | InvalidRequest | Overloaded | Unavailable | EngineFailed)
+    return isinstance(error, _FORESEEN)
+
+
+_FORESEEN = (HttpError, InvalidRequest, Overloaded, Unavailable, EngineFailed, RecursionError)
 
 
 def routing_error(method: str, path: str, error: HTTPException) -> HttpError:

@@ -104,6 +104,7 @@ def front_of(llm: EngineFront, settings: ServerSettings) -> Front:
         lambda: llm.replicas,
         vllm_model=model_name if settings.vllm_metrics else None,
     )
+    llm.steps.on_step.append(metrics.stepped)
     tracing = None
     if settings.otlp_endpoint is not None:
         tracing = import_tracing().Tracing(settings.otlp_endpoint, model_name)

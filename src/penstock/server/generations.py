@@ -58,6 +58,7 @@ class Generations:
         self._front.check_open()
         self._visit.check_wanted()
         self._check_size(len(prompts), params.n)
+        self._check_logprobs(prompts, params)
         self._visit.params = params
         try:
             for position, token_ids in enumerate(prompts, start=len(self._num_left)):
@@ -102,6 +103,22 @@ class Generations:
                 "wait at once.",
                 param="prompt",
                 remedy="Ask for fewer at a time.",
+            )
+
+    def _check_logprobs(self, prompts: Sequence[list[int]], params: SamplingParams) -> None:
+        """They are kept until an answer is complete, and take far more memory than its text."""
+        count = 0
+        if params.logprobs is not None:
+            num_tokens = len(prompts) * params.n * (params.max_tokens or 0)
+            count += num_tokens * (1 + params.logprobs)
+        if params.prompt_logprobs is not None:
+            count += sum(map(len, prompts)) * (1 + params.prompt_logprobs)
+        most = self._front.settings.max_logprob_entries
+        if count > most:
+            raise InvalidRequest(
+                f"The request may come to {count} log probabilities; this server allows {most}.",
+                param="logprobs" if params.prompt_logprobs is None else "prompt_logprobs",
+                remedy="Ask for fewer alternatives, tokens or completions.",
             )
 
     def __enter__(self) -> Self:

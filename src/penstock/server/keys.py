@@ -52,16 +52,36 @@ class Key:
 
 
 class KeyRing:
-    """All keys of a server. It is false if there are none, and then every door is open."""
+    """All keys of a server: those `given`, and those in the file at `path`, which may change.
 
-    def __init__(self, keys: Iterable[Key]) -> None:
-        self._keys = tuple(keys)
-        for one in ("name", "digest"):
-            known: dict[object, Key] = {}
-            for key in self._keys:
-                twin = known.setdefault(getattr(key, one), key)
-                if twin is not key:
-                    raise SettingsError(f"The API keys {twin.name} and {key.name} are the same.")
+    It is false if there are none, and then every door is open. Raises `SettingsError` for keys that
+    cannot be.
+    """
+
+    def __init__(self, given: Iterable[Key], path: Path | None = None) -> None:
+        self._given = tuple(given)
+        self._path = path
+        self._version = _version(path)
+        self._keys = _distinct((*self._given, *(_keys_in(path) if path else ())))
+
+    def refresh(self) -> bool:
+        """Read the file again if it has changed, and tell whether it has.
+
+        Keys that have not changed keep the count of what they have used. Raises `SettingsError` for
+        a file that cannot be; then all keys stay as they are, until it changes again.
+        """
+        if self._path is None or (version := _version(self._path)) == self._version:
+            return False
+        self._version = version
+        known = {(key.name, key.digest, key.is_admin, key.quota.limits): key for key in self._keys}
+        self._keys = _distinct(
+            known.get((key.name, key.digest, key.is_admin, key.quota.limits), key)
+            for key in (*self._given, *_keys_in(self._path))
+        )
+        return True
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
     def __bool__(self) -> bool:
         return bool(self._keys)
@@ -77,6 +97,27 @@ class KeyRing:
         return matches[0] if matches else None
 
 
+def _version(path: Path | None) -> object:
+    """What changes whenever a file does; None while there is none."""
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return None
+    return found and (found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def _distinct(keys: Iterable[Key]) -> tuple[Key, ...]:
+    """`keys`, of which no two have the same name, or are the same. Raises `SettingsError`."""
+    found = tuple(keys)
+    for one in ("name", "digest"):
+        known: dict[object, Key] = {}
+        for key in found:
+            twin = known.setdefault(getattr(key, one), key)
+            if twin is not key:
+                raise SettingsError(f"The API keys {twin.name} and {key.name} are the same.")
+    return found
+
+
 def key_ring(
     api_keys: Sequence[str], admin_keys: Sequence[str], api_key_file: str | None
 ) -> KeyRing:
@@ -86,7 +127,7 @@ def key_ring(
         for kind, given in (("api", api_keys), ("admin", admin_keys))
         for number, key in enumerate(given, start=1)
     ]
-    return KeyRing([*keys, *(_keys_in(Path(api_key_file)) if api_key_file else ())])
+    return KeyRing(keys, Path(api_key_file) if api_key_file else None)
 
 
 def new_key() -> str:

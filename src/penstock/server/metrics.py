@@ -20,6 +20,7 @@ from penstock.server.engine_front import Replica
 from penstock.server.metrics_engine import EngineCollector, EngineProcessCollector
 from penstock.server.metrics_vllm import aliases
 from penstock.server.visit import Visit
+from penstock.vocabulary.messages import Step
 from penstock.vocabulary.results import Delta
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -27,6 +28,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FIRST_TOKEN_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 300)
 INTER_TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.5, 1, 5)
 REQUEST_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
+SHARE_BUCKETS = (0.02, 0.05, *(tenths / 10 for tenths in range(1, 11)))
 TOKEN_BUCKETS = tuple(scale * 10**power for power in range(6) for scale in (1, 2, 5))
 
 
@@ -54,6 +56,7 @@ class Metrics:
             registry=self._registry,
         ).labels(penstock.__version__, platform.python_version()).set(1)
         self._declare_times()
+        self._declare_shares()
         self._declare_counts()
 
     def _declare_times(self) -> None:
@@ -88,6 +91,18 @@ class Metrics:
             REQUEST_BUCKETS_S,
         )
 
+    def _declare_shares(self) -> None:
+        self._bandwidth = self._histogram(
+            "step_bandwidth_utilization",
+            "Share of the machine's memory bandwidth that a step used (MBU).",
+            SHARE_BUCKETS,
+        )
+        self._arithmetic = self._histogram(
+            "step_arithmetic_utilization",
+            "Share of the machine's arithmetic that a step used (MFU).",
+            SHARE_BUCKETS,
+        )
+
     def _declare_counts(self) -> None:
         self.prompt_tokens = self._histogram(
             "request_prompt_tokens", "Tokens of a prompt.", TOKEN_BUCKETS
@@ -109,6 +124,12 @@ class Metrics:
         self._tokens_of_keys = self._counter(
             "key_tokens", "Tokens of prompts and completions by API key.", ("key",)
         )
+
+    def stepped(self, step: Step) -> None:
+        """The engine has computed a step."""
+        if step.bandwidth_share is not None and step.arithmetic_share is not None:
+            self._bandwidth.observe(step.bandwidth_share)
+            self._arithmetic.observe(step.arithmetic_share)
 
     def finished(self, reason: str, count: int = 1) -> None:
         """Completions have ended for this reason."""

@@ -52,7 +52,12 @@ ANTHROPIC = Dialect(
 MII = Dialect(
     "mii",
     "DeepSpeed-MII's REST gateway and its text-generation server: docs/mii.md",
-    (mii_generate.ASK_DEPLOYMENT, mii_generate.GENERATE, health.HEALTHZ),
+    (
+        mii_generate.ASK_DEPLOYMENT,
+        mii_generate.GENERATE,
+        mii_generate.TERMINATE,
+        health.HEALTHZ,
+    ),
 )
 
 TGI = Dialect(
@@ -66,6 +71,7 @@ TGI = Dialect(
         tokenize.CHAT_TOKENIZE,
         info.SHOW_INFO,
         info.PING,
+        info.ROOT,
         generate.INVOKE,
         generate.INVOKE_CHAT,
         generate.INVOKE_COMPLETION,

@@ -54,7 +54,7 @@ async def meant(endpoints: Sequence[Endpoint], request: Request) -> Endpoint:
         return endpoints[0]
     try:
         body = msgspec.json.decode(await request.body(), type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = {}  # whichever endpoint is asked says what is wrong with it
     found = (endpoint for endpoint in endpoints if endpoint.told_by in body)
     default = (endpoint for endpoint in endpoints if not endpoint.told_by)

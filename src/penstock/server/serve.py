@@ -15,6 +15,7 @@ from penstock.server.auth import is_loopback
 from penstock.server.connection import limited_to
 from penstock.server.engine_front import EngineFront
 from penstock.server.front import Front, front_of
+from penstock.server.keys import KeyRing
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.errors import SettingsError
 
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE_S = 75
 
 OTHER_OPEN_FILES = 256  # than connections: standard streams, the engine's socket, libraries
+
+# By uvicorn, ten of which are a second, for changes of the key file.
+TICKS_BETWEEN_LOOKS = 10
 
 # What a request that was cut off gets to tell its client so.
 LAST_WORDS_S = 2
@@ -117,6 +121,8 @@ class _DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if await super().on_tick(counter):
             return True
+        if counter % TICKS_BETWEEN_LOOKS == 0:
+            _refresh(self._front.keys)
         if not self._front.is_draining:
             return False
         if self._front.num_open and time.monotonic() >= self._front.drained_by:
@@ -124,6 +130,15 @@ class _DrainingServer(uvicorn.Server):
             self._front.cut_off()
             return True
         return not self._front.num_open
+
+
+def _refresh(keys: KeyRing) -> None:
+    """Nobody waits for an answer to what is wrong with a key file, so the log has to tell."""
+    try:
+        if keys.refresh():
+            logger.warning("The key file has changed; there are %d keys now.", len(keys))
+    except SettingsError as error:
+        logger.error("The key file has changed, and all keys stay as they were: %s", error)
 
 
 def _listener(host: str, port: int) -> socket.socket:

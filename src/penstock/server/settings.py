@@ -1,6 +1,7 @@
 """How the server listens and what it allows."""
 
 import importlib
+import re
 import ssl
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -17,6 +18,8 @@ from penstock.vocabulary.errors import SettingsError
 from penstock.vocabulary.sampling_params import MAX_LOGPROBS, MAX_SAMPLES, MAX_STOP_STRINGS
 
 AZUREML_TASKS = ("text-generation", "chat-completion")
+_PATH = re.compile(r"/[\w.~:/-]*")
+_TIMES = ("read_timeout_s", "write_timeout_s", "request_timeout_s")
 _ENGINES_OWN = {
     "max_best_of": MAX_SAMPLES,
     "max_stop_sequences": MAX_STOP_STRINGS,
@@ -36,7 +39,11 @@ class ServerSettings:
         metadata={"help": "Address to listen on; 0.0.0.0 opens the server to the network."},
     )
     port: int = field(
-        default=8000, metadata={"help": "Port to listen on; 0 takes a free one and reports it."}
+        default=8000,
+        metadata={
+            "env": "AIP_HTTP_PORT",
+            "help": "Port to listen on; 0 takes a free one and reports it.",
+        },
     )
     dialects: tuple[str, ...] = field(
         default=("openai", "anthropic", "tgi", "page"),
@@ -100,6 +107,10 @@ class ServerSettings:
     max_body_bytes: int = field(
         default=4 * 1024 * 1024, metadata={"help": "Largest request body accepted, in bytes."}
     )
+    max_total_body_bytes: int = field(
+        default=256 * 1024 * 1024,
+        metadata={"help": "Most bytes that the bodies of all requests being answered may have."},
+    )
     max_url_bytes: int = field(
         default=16 * 1024, metadata={"help": "Longest URL accepted, in bytes."}
     )
@@ -117,11 +128,22 @@ class ServerSettings:
         default=60.0,
         metadata={"help": "Seconds within which a request must have arrived, with its body."},
     )
+    write_timeout_s: float = field(
+        default=60.0,
+        metadata={"help": "Seconds without reading after which a client's connection is closed."},
+    )
     max_n: int = field(
         default=128, metadata={"help": "Most completions that one prompt may ask for."}
     )
     max_prompts: int = field(
         default=256, metadata={"help": "Most prompts accepted in one completions request."}
+    )
+    max_logprob_entries: int = field(
+        default=4_000_000,
+        metadata={
+            "help": "Most log probabilities that one request may come to, those of prompts and of "
+            "likely alternatives included."
+        },
     )
     max_best_of: int = field(default=2, metadata={"help": "Largest best_of in TGI's requests."})
     max_stop_sequences: int = field(
@@ -132,6 +154,20 @@ class ServerSettings:
     )
     max_client_batch_size: int = field(
         default=4, metadata={"help": "Most instances in a request to TGI's /vertex."}
+    )
+    vertex_predict_route: str = field(
+        default="",
+        metadata={
+            "env": "AIP_PREDICT_ROUTE",
+            "help": "A further path of TGI's /vertex, as Vertex AI sets it.",
+        },
+    )
+    vertex_health_route: str = field(
+        default="",
+        metadata={
+            "env": "AIP_HEALTH_ROUTE",
+            "help": "A further path of /health, as Vertex AI sets it.",
+        },
     )
     azureml_task: str = field(
         default="",
@@ -201,13 +237,18 @@ class ServerSettings:
         _check_tls(self.tls_cert, self.tls_key)
         for field_ in fields(self):
             name, value = field_.name, getattr(self, field_.name)
-            is_amount = name.startswith("max_") or name in ("read_timeout_s", "request_timeout_s")
+            is_amount = name.startswith("max_") or name in _TIMES
             if is_amount and value is not None and value <= 0:
                 raise SettingsError(f"{name} must be above 0, not {value}.")
         for name, most in _ENGINES_OWN.items():
             if getattr(self, name) > most:
                 raise SettingsError(f"{name} is at most {most}, not {getattr(self, name)}.")
         _check_azureml(self.azureml_task, self.content_safety, self.dialects)
+        if self.max_total_body_bytes < self.max_body_bytes:
+            raise SettingsError("max_total_body_bytes is less than max_body_bytes.")
+        for route in (self.vertex_predict_route, self.vertex_health_route):
+            if route and not _PATH.fullmatch(route):
+                raise SettingsError(f"{route!r} is no path of a route.", remedy="Try /predict.")
         if self.drain_timeout_s < 0:
             raise SettingsError(f"drain_timeout_s must not be negative, as {self.drain_timeout_s}.")
 

@@ -1,8 +1,13 @@
 """Server-sent events from byte templates: only what changes from event to event is encoded."""
 
+from typing import Literal
+
 import msgspec
 
 DONE = b"data: [DONE]\n\n"
+
+UsageEvents = Literal["none", "last", "all"]
+"""Which events of a stream tell the token counts: where it is not all, the others have null."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -33,18 +38,28 @@ def one_line(encoded: bytes) -> bytes:
 
 
 class EventTemplate:
-    """The events of one stream. `fields` are the same in each; `choices` and `usage` differ."""
+    """The events of one stream. `fields` are the same in each; `choices` and `usage` differ.
 
-    def __init__(self, fields: dict[str, object], *, include_usage: bool) -> None:
+    `usage` counts on while the stream goes on; `told` says which events tell it.
+    """
+
+    def __init__(self, fields: dict[str, object], usage: object, told: UsageEvents) -> None:
         head = b"data: " + json_part(fields)[:-1]
         self._before_choice = head + b',"choices":['
-        self._after_choice = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        self._after_choice = b"]}\n\n" if told == "none" else b'],"usage":null}\n\n'
         self._before_usage = head + b',"choices":[],"usage":'
+        self._usage = usage
+        self._told = told
 
     def choice(self, *parts: bytes) -> bytes:
         """An event with one choice, whose JSON comes in parts."""
-        return b"".join((self._before_choice, *parts, self._after_choice))
+        after = self._after_choice
+        if self._told == "all":
+            after = b'],"usage":%b}\n\n' % json_part(self._usage)
+        return b"".join((self._before_choice, *parts, after))
 
-    def usage(self, usage: object) -> bytes:
-        """The event that tells what the request took."""
-        return self._before_usage + json_part(usage) + b"}\n\n"
+    def end(self) -> bytes:
+        """What ends the stream: where it is to be told, what the request took."""
+        if self._told == "none":
+            return DONE
+        return b"%b%b}\n\n%b" % (self._before_usage, json_part(self._usage), DONE)

@@ -9,11 +9,17 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from penstock.text.chat_messages import Arguments, Message, for_template
+from penstock.text.chat_template import ChatTemplate
 from penstock.text.markers import Mask
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.errors import InvalidRequest
 
 _MODELS_OWN = ("content", "reasoning_content", "reasoning")
+
+_HERE = "\U0010fffe"
+"""Stands behind an answer to be continued, to be found where the template has written it down.
+Unicode promises never to make a character of it.
+"""
 
 
 class ChatPrompt(NamedTuple):
@@ -29,22 +35,22 @@ def chat_prompt(
     *,
     tools: list[Any] | None = None,
     variables: dict[str, Any] | None = None,
+    continues_last: bool = False,
 ) -> ChatPrompt:
     """`messages` as the chat template writes them down, and as token ids.
 
     `tools` are those on offer, `variables` what else the template is to know. What the template
     writes are control tokens where they are spelled; what stands in a message, a tool or a variable
-    is text. Raises `InvalidRequest` if the model has no chat template, or if that refuses.
+    is text. If it `continues_last`, the prompt ends with the text of the last message, which the
+    assistant has begun. Raises `InvalidRequest` if the model has no chat template, if that refuses,
+    or if there is nothing to continue.
     """
-    template = tokenizer.chat_template
-    if template is None:
-        raise InvalidRequest(
-            "This model has no chat template.",
-            param="messages",
-            remedy="Complete a text, or use a model that was trained to chat.",
-        )
+    template = _template_of(tokenizer)
     messages = for_template(messages, knows_developer="developer" in template.source)
-    text = template.render(messages, tools=tools, **(variables or {}))
+    if continues_last:
+        messages = [*messages[:-1], _marked(messages[-1])]
+        variables = {**(variables or {}), "add_generation_prompt": False}
+    text = _begun(template.render(messages, tools=tools, **(variables or {})), continues_last)
     token_ids = tokenizer.encode(text, add_special_tokens=False)
     markers = tokenizer.markers
     mask = markers.mask(unlike=text)
@@ -54,9 +60,44 @@ def chat_prompt(
     except RecursionError:
         raise InvalidRequest("The conversation nests too deeply.", param="messages") from None
     if mask.has_changed:
-        guarded = template.render(masked, tools=masked_tools, **masked_variables)
+        rendered = template.render(masked, tools=masked_tools, **masked_variables)
+        guarded = _begun(rendered, continues_last)
         return _genuine(tokenizer, ChatPrompt(text, token_ids), guarded, mask)
     return ChatPrompt(text, token_ids)
+
+
+def _template_of(tokenizer: Tokenizer) -> ChatTemplate:
+    if tokenizer.chat_template is None:
+        raise InvalidRequest(
+            "This model has no chat template.",
+            param="messages",
+            remedy="Complete a text, or use a model that was trained to chat.",
+        )
+    return tokenizer.chat_template
+
+
+def _marked(message: Message) -> Message:
+    """An answer that is begun, with a mark behind its text."""
+    content = message.get("content")
+    if message.get("role") != "assistant" or message.get("tool_calls") or not content:
+        raise InvalidRequest(
+            "There is no answer to continue: the last message is not a text of the assistant's.",
+            param="messages",
+        )
+    return {**message, "content": f"{content}{_HERE}"}
+
+
+def _begun(rendered: str, continues_last: bool) -> str:
+    """A rendered conversation, up to the mark if there is one."""
+    if not continues_last:
+        return rendered
+    text, mark, _ = rendered.rpartition(_HERE)
+    if not mark:
+        raise InvalidRequest(
+            "The chat template leaves out the last message, so that it cannot be continued.",
+            param="messages",
+        )
+    return text
 
 
 def _genuine(tokenizer: Tokenizer, prompt: ChatPrompt, guarded: str, mask: Mask) -> ChatPrompt:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from penstock.text.tokenizer import Tokenizer
 
 _LONGEST_CHARACTER = 4  # bytes of UTF-8
+_MOST_LOOKED_AT = 64
+"""Tokens at either end of a prompt: one may have any number of special ones, which show nothing."""
 
 
 class Detokenizer:
@@ -32,7 +34,8 @@ class Detokenizer:
         self._hidden = skipped - shown_token_ids
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
         self._characters.decode(self._end_of(prompt_token_ids))
-        self._at_start = not any(self._spell([id_]) for id_ in prompt_token_ids)
+        ends = (*prompt_token_ids[:_MOST_LOOKED_AT], *prompt_token_ids[-_MOST_LOOKED_AT:])
+        self._at_start = not any(self._spell([id_]) for id_ in ends)
 
     def add(self, token_ids: Sequence[int]) -> str:
         """The text that these tokens completed; empty while a character is incomplete."""
@@ -52,7 +55,7 @@ class Detokenizer:
     def _end_of(self, token_ids: Sequence[int]) -> bytes:
         """As many of the last bytes as can still matter to the next character."""
         end = b""
-        for id_ in reversed(token_ids):
+        for id_ in reversed(token_ids[-_MOST_LOOKED_AT:]):
             end = self._spell([id_]) + end
             if len(end) >= _LONGEST_CHARACTER:
                 break

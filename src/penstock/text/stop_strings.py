@@ -1,5 +1,7 @@
 """Stop strings: where a completion's text ends, found while it arrives."""
 
+import functools
+
 
 class StopStrings:
     """One completion's text, cut at the first of its stop strings to be complete.
@@ -87,8 +89,12 @@ class _Search:
         return None
 
 
+@functools.lru_cache(maxsize=64)
 def _borders(string: str) -> list[int]:
-    """For every prefix, the length of its longest proper prefix that is also its suffix."""
+    """For every prefix, the length of its longest proper prefix that is also its suffix.
+
+    All completions of a request look for the same strings, and there may be a thousand of them.
+    """
     borders = [0]
     for character in string[1:]:
         border = borders[-1]

@@ -105,7 +105,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One computed step, for those who watch. It tells who came when, and nothing of any text.
 
     `num_decoding` counts the tokens computed beyond prompts, `prompt_slices` the others. `ended_at`
-    is Unix time. What runs, waits and is held is told as it was when the step had ended.
+    is Unix time. What runs, waits and is held is told as it was when the step had ended. The shares
+    are of what the machine could have done in `duration_s`: of its multiply-adds (MFU), and of the
+    bytes that it reads from memory (MBU); None until somebody has measured that.
     """
 
     number: int
@@ -119,6 +121,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     num_running: int
     num_waiting: int
     num_blocks_used: int
+    num_multiply_adds: int
+    num_bytes_read: int
+    arithmetic_share: float | None
+    bandwidth_share: float | None
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

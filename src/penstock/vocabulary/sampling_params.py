@@ -21,7 +21,10 @@ MAX_LOGPROBS = 20
 MAX_STOP_STRINGS = 16
 MAX_STOP_LEN = 1024
 MAX_TOKEN_LIST = 4096
+MAX_NAME_LEN = 64  # of a field nobody knows: what is longer is not compared with ours, nor told
 LARGEST = 2**31 - 1  # of numbers without a better limit: what the engine keeps them in
+
+_MOST_DIGITS = 18  # Python refuses to convert thousands of them
 
 T = TypeVar("T")
 
@@ -233,10 +236,11 @@ def sampling_params_from(values: dict[str, Any], *, also_known: list[str]) -> Sa
     known = [*_FIELD_TYPES, *also_known]
     for name in values:
         if name not in _FIELD_TYPES:
+            told = name[:MAX_NAME_LEN]
             raise InvalidRequest(
-                f"Unrecognized request argument supplied: {name}.",
-                param=name,
-                remedy=nearest(name, known),
+                f"Unrecognized request argument supplied: {told}.",
+                param=told,
+                remedy=nearest(told, known),
             )
     given = {name: value for name, value in values.items() if value is not None}
     bias = given.get("logit_bias")
@@ -256,4 +260,6 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def _token_id(key: object) -> object:
-    return int(key) if isinstance(key, str) and key.isdecimal() else key
+    if isinstance(key, str) and key.isdecimal() and len(key) <= _MOST_DIGITS:
+        return int(key)
+    return key

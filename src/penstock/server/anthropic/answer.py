@@ -5,11 +5,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from penstock.server.answers import rendered
 from penstock.server.generations import Generations
 from penstock.server.openai.chat_job import ChatJob
 from penstock.server.openai.job import Usage, collected
 from penstock.text.parsing.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
 from penstock.vocabulary.messages import FinishReason
+from penstock.vocabulary.results import CompletionOutput
 
 
 class AnswerText(msgspec.Struct, tag="text"):
@@ -104,8 +106,11 @@ class MessageJob:
 
 async def message_document(job: MessageJob, generations: Generations) -> bytes:
     """The whole answer as JSON."""
-    (output,), usage = await collected(generations.arrivals(), job.chat)
-    (completion,) = output.outputs
+    outputs, usage = await collected(generations.arrivals(), job.chat)
+    return await rendered(lambda: _message_json(job, outputs[0].outputs[0], usage), outputs)
+
+
+def _message_json(job: MessageJob, completion: CompletionOutput, usage: Usage) -> bytes:
     parser = job.chat.parser()
     pieces = parser.add(completion.text) + parser.finish()
     ending = job.ending(completion.finish_reason or "", completion.stop_reason, parser.num_calls)

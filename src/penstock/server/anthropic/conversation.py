@@ -29,20 +29,13 @@ from penstock.server.openai.tools import (
     Tool,
     ToolChoice,
 )
-from penstock.vocabulary.errors import InvalidRequest
 
 
 def as_chat(body: ConversationBody, *, stream: bool = False) -> ChatBody:
     """The same request in the terms of chat completions, but for its sampling options.
 
-    Raises `InvalidRequest` for an answer that the client has begun.
+    An answer that the client has begun, as the last message, is to be continued.
     """
-    if isinstance(body.messages[-1], AssistantMessage):
-        raise InvalidRequest(
-            "messages: the last one is the assistant's.",
-            param="messages",
-            remedy="End with a user message: an answer that is begun cannot be continued here.",
-        )
     system = [] if body.system is None else [_said("system", body.system)]
     return ChatBody(
         messages=[*system, *(each for message in body.messages for each in _messages(message))],
@@ -50,6 +43,7 @@ def as_chat(body: ConversationBody, *, stream: bool = False) -> ChatBody:
         tool_choice=_choice(body),
         parallel_tool_calls=not getattr(body.tool_choice, "disable_parallel_tool_use", False),
         chat_template_kwargs=_variables(body),
+        continue_final_message=isinstance(body.messages[-1], AssistantMessage),
         stream=stream,
     )
 

@@ -1,5 +1,6 @@
 """The parameters of /score, and what they mean in our options."""
 
+import json
 import logging
 from typing import Annotated, Any
 
@@ -9,11 +10,16 @@ from msgspec import Meta
 
 from penstock.server.decoding import converted
 from penstock.vocabulary.errors import InvalidRequest
-from penstock.vocabulary.sampling_params import SamplingParams, sampling_params_from
+from penstock.vocabulary.sampling_params import (
+    MAX_NAME_LEN,
+    SamplingParams,
+    sampling_params_from,
+)
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_TOKENS = 256
+MAX_NAMES_TOLD = 10  # by the log, of parameters that are dropped
 
 IGNORED = {"_batch_size": "prompts are batched with all others as they come"}
 """Accepted without effect, and why that is right."""
@@ -73,7 +79,8 @@ def understood(
 def _known(given: dict[str, Any], own_names: tuple[str, ...]) -> dict[str, Any]:
     known = {*own_names, *SamplingParams.__struct_fields__}
     if unknown := given.keys() - known:
-        logger.warning("/score drops unknown parameters: %s", ", ".join(sorted(unknown)))
+        told = [name[:MAX_NAME_LEN] for name in sorted(unknown)[:MAX_NAMES_TOLD]]
+        logger.warning("/score drops unknown parameters: %s", json.dumps(told))
     return {name: value for name, value in given.items() if name in known}
 
 

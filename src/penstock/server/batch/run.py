@@ -77,6 +77,7 @@ class Batch:
             dialects=tuple(dialect.name for dialect in DIALECTS),
             served_model_name=settings.served_model_name,
             max_body_bytes=settings.max_body_bytes,
+            max_total_body_bytes=settings.max_body_bytes * concurrency,
             max_prompts=settings.max_prompts,
             tool_parser=settings.tool_parser,
             reasoning_parser=settings.reasoning_parser,

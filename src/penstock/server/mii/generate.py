@@ -1,4 +1,6 @@
-"""POST /mii/{deployment}, MII's REST gateway, and POST /generate, its text-generation server."""
+"""POST /mii/{deployment} and GET /terminate, MII's REST gateway, and POST /generate, its
+text-generation server.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -9,6 +11,7 @@ from fastapi import Request
 from fastapi import Response as HttpResponse
 from msgspec import Meta
 
+from penstock.server.admin import Draining, drain
 from penstock.server.answers import EventStream, WholeAnswer
 from penstock.server.decoding import converted, parse_object
 from penstock.server.endpoint import Endpoint
@@ -113,6 +116,7 @@ async def generate(front: Front, request: Request) -> HttpResponse:
     return WholeAnswer(front, generations, whole)
 
 
+TERMINATE = Endpoint("GET", "/terminate", drain, answer=Draining, admin=True)
 ASK_DEPLOYMENT = Endpoint(
     "POST",
     "/mii/{deployment:path}",

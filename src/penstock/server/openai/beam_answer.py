@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Request, Response
 
 from penstock.engine.transcript import Transcript, empty_result
-from penstock.server.answers import WholeAnswer
+from penstock.server.answers import WholeAnswer, rendered
 from penstock.server.auth import salt_of
 from penstock.server.beams import Beam, BeamSearch
 from penstock.server.engine_front import Generation
@@ -143,7 +143,7 @@ class _Driver:
         for each in completions:
             self._front.metrics.finished(each.finish_reason or "")
             self._visit.finish_reasons.append(each.finish_reason or "")
-        return render(outputs, usage)
+        return await rendered(lambda: render(outputs, usage), outputs)
 
     async def _run(self, search: BeamSearch, prompt: Prompt, position: int) -> RequestOutput:
         self._visit.took(prompt_tokens=len(prompt.token_ids))

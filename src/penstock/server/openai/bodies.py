@@ -9,6 +9,7 @@ from penstock.server.decoding import converted
 from penstock.server.openai.fields import IGNORED, REFUSED, drop_foreign
 from penstock.server.openai.structured import StructuredFields, grammar_of
 from penstock.server.openai.tools import MAX_TOOLS, PastCall, Tool, ToolChoice
+from penstock.server.sse import UsageEvents
 from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.sampling_params import (
     MAX_LOGPROBS,
@@ -25,6 +26,10 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     include_usage: Annotated[
         bool | None, Meta(description="Send the token counts in a last event.")
+    ] = None
+    continuous_usage_stats: Annotated[
+        bool | None,
+        Meta(description="With include_usage: send the token counts so far in every event."),
     ] = None
     include_obfuscation: Annotated[
         bool | None, Meta(description="Accepted and ignored: events are not padded here.")
@@ -91,8 +96,12 @@ class GenerationBody(StructuredFields, frozen=True, kw_only=True, forbid_unknown
     ] = False
 
     @property
-    def include_usage(self) -> bool:
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
+    def usage_events(self) -> UsageEvents:
+        """Which events of a stream tell the token counts."""
+        asked = self.stream_options
+        if asked is None or not asked.include_usage:
+            return "none"
+        return "all" if asked.continuous_usage_stats else "last"
 
 
 class CompletionBody(GenerationBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,6 +156,10 @@ TemplateVariables = Annotated[
 AddGenerationPrompt = Annotated[
     bool, Meta(description="Have the template begin the answer's turn behind the conversation.")
 ]
+ContinueFinalMessage = Annotated[
+    bool,
+    Meta(description="Go on with the last message, an answer that the client has begun."),
+]
 Tools = Annotated[
     Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None,
     Meta(description="Functions that the model may call."),
@@ -168,6 +181,7 @@ class ChatBody(GenerationBody, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     chat_template_kwargs: TemplateVariables = None
     add_generation_prompt: AddGenerationPrompt = True
+    continue_final_message: ContinueFinalMessage = False
     add_special_tokens: Annotated[
         bool,
         Meta(description="Put special tokens around what the chat template has written."),

@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from penstock.server.answers import rendered
 from penstock.server.generations import Generations
 from penstock.server.openai.chat_job import ChatJob
 from penstock.server.openai.job import SYSTEM_FINGERPRINT, Usage, collected
@@ -79,7 +80,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
 async def chat_document(job: ChatJob, generations: Generations) -> bytes:
     """The whole answer as JSON."""
     outputs, usage = await collected(generations.arrivals(), job)
-    return chat_json(job, outputs, usage)
+    return await rendered(lambda: chat_json(job, outputs, usage), outputs)
 
 
 def chat_json(job: ChatJob, outputs: list[RequestOutput], usage: Usage) -> bytes:

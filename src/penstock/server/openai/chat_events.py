@@ -7,7 +7,7 @@ from penstock.server.generations import Generations
 from penstock.server.openai.chat_job import ChatJob
 from penstock.server.openai.job import SYSTEM_FINGERPRINT, Usage, token_ids_part
 from penstock.server.openai.logprobs import chat_logprobs
-from penstock.server.sse import DONE, EventTemplate, json_part, json_text
+from penstock.server.sse import EventTemplate, json_part, json_text
 from penstock.text.parsing.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
 from penstock.vocabulary.results import Delta
 
@@ -21,11 +21,11 @@ async def chat_events(job: ChatJob, generations: Generations) -> AsyncGenerator[
         "model": job.model,
         "system_fingerprint": SYSTEM_FINGERPRINT,
     }
-    template = EventTemplate(head, include_usage=job.include_usage)
+    usage = Usage.of_prompts(job.prompts)
+    template = EventTemplate(head, usage, job.usage_events)
     if job.returns_token_ids:
         head["prompt_token_ids"] = job.prompts[0].token_ids
-    opening = EventTemplate(head, include_usage=job.include_usage)
-    usage = Usage.of_prompts(job.prompts)
+    opening = EventTemplate(head, usage, job.usage_events)
     choices: dict[int, _Choice] = {}
     async with aclosing(generations.arrivals()) as arrivals:
         async for _, delta in arrivals:
@@ -34,9 +34,7 @@ async def chat_events(job: ChatJob, generations: Generations) -> AsyncGenerator[
                 choices[delta.index] = _Choice(job, opening, template, delta.index)
             for event in choices[delta.index].events(delta):
                 yield event
-    if job.include_usage:
-        yield template.usage(usage)
-    yield DONE
+    yield template.end()
 
 
 class _Choice:

@@ -14,6 +14,7 @@ from penstock.text.parsing.answer import AnswerParser
 from penstock.text.parsing.reasoning import ReasoningFormat
 from penstock.text.parsing.tool_format import ToolFormat
 from penstock.text.tokenizer import Tokenizer
+from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.messages import FinishReason
 from penstock.vocabulary.sampling_params import SamplingParams
 
@@ -68,6 +69,8 @@ async def understood(
     (kept,) = truncated([whole], body.truncate_prompt_tokens, front.llm, max_tokens=max_tokens)
     prompt = whole._replace(token_ids=kept.token_ids)  # its text's end is what a parser asks for
     params = held_to(offered, params, formats=formats, prompt=prompt.text or "")
+    if body.continue_final_message:
+        _check_free(params)
     return ChatJob(
         id=f"{id_prefix}{uuid.uuid4().hex}",
         created=int(time.time()),
@@ -75,13 +78,23 @@ async def understood(
         prompts=[prompt],
         params=fitted(params, [prompt], front.llm, field="messages", is_given=max_tokens_given),
         tokenizer=tokenizer,
-        include_usage=body.include_usage,
+        usage_events=body.usage_events,
         shown_token_ids=_tag_ids(tokenizer, offered.format, formats.reasoning),
         returns_token_ids=body.return_token_ids,
         tokens_as_ids=body.return_tokens_as_token_ids,
         offer=offered,
         reasoning=formats.reasoning,
     )
+
+
+def _check_free(params: SamplingParams) -> None:
+    """A grammar would begin anew behind what the client has begun."""
+    if params.grammar is not None:
+        raise InvalidRequest(
+            f"An answer that is begun cannot be held to {params.grammar.param}.",
+            param=params.grammar.param,
+            remedy="Let the model begin it.",
+        )
 
 
 def _tag_ids(

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from penstock.server.answers import entries_size, rendered
 from penstock.server.generations import Arrival, Generations
 from penstock.server.openai.job import SYSTEM_FINGERPRINT, Job, Usage, collected, token_ids_part
 from penstock.server.openai.logprobs import (
@@ -20,8 +21,8 @@ from penstock.server.openai.logprobs import (
     joined,
     prompt_logprobs,
 )
-from penstock.server.prompts import Prompt
-from penstock.server.sse import DONE, EventTemplate, json_part, json_text
+from penstock.server.prompts import Prompt, off_loop_if_long
+from penstock.server.sse import EventTemplate, json_part, json_text
 from penstock.vocabulary.messages import FinishReason, TokenLogprobs
 from penstock.vocabulary.results import CompletionOutput, Delta, RequestOutput
 
@@ -83,7 +84,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 async def completion_document(job: CompletionJob, generations: Generations) -> bytes:
     """The whole answer as JSON."""
     outputs, usage = await collected(_arrivals(job, generations), job)
-    return completion_json(job, outputs, usage)
+    return await rendered(lambda: completion_json(job, outputs, usage), outputs)
 
 
 def completion_json(job: CompletionJob, outputs: list[RequestOutput], usage: Usage) -> bytes:
@@ -105,6 +106,7 @@ def completion_json(job: CompletionJob, outputs: list[RequestOutput], usage: Usa
 
 async def completion_events(job: CompletionJob, generations: Generations) -> AsyncGenerator[bytes]:
     """The answer as it comes: an event is a stretch of one choice's text, the last with its end."""
+    usage = Usage.of_prompts(job.prompts)
     template = EventTemplate(
         {
             "id": job.id,
@@ -113,18 +115,16 @@ async def completion_events(job: CompletionJob, generations: Generations) -> Asy
             "model": job.model,
             "system_fingerprint": SYSTEM_FINGERPRINT,
         },
-        include_usage=job.include_usage,
+        usage,
+        job.usage_events,
     )
-    usage = Usage.of_prompts(job.prompts)
     streams = [_PromptStream(job, position, template) for position in range(len(job.prompts))]
     async with aclosing(_arrivals(job, generations)) as arrivals:
         async for position, delta in arrivals:
             usage.add(delta)
-            for event in streams[position].of(delta):
+            for event in await streams[position].of(delta):
                 yield event
-    if job.include_usage:
-        yield template.usage(usage)
-    yield DONE
+    yield template.end()
 
 
 async def _arrivals(job: CompletionJob, generations: Generations) -> AsyncGenerator[Arrival]:
@@ -201,18 +201,20 @@ class _PromptStream:
         self._unopened = set(range(job.params.n)) if job.echo else set()
         self._untold = set(range(job.params.n)) if job.returns_token_ids else set()
 
-    def of(self, delta: Delta) -> Iterator[bytes]:
-        if self._unopened and self._with_logprobs:
-            if delta.index == 0:
-                self._prompt_logprobs += delta.prompt_logprobs
-            self._held.append(delta)
-            if len(self._prompt_logprobs) < len(self._prompt.token_ids) - 1:
-                return
-            ready, self._held = self._held, []
-        else:
-            ready = [delta]
-        for each in ready:
-            yield from self._events(each)
+    async def of(self, delta: Delta) -> list[bytes]:
+        """Its events, none if it is held."""
+        if not (self._unopened and self._with_logprobs):
+            return list(self._events(delta))
+        if delta.index == 0:
+            self._prompt_logprobs += delta.prompt_logprobs
+        self._held.append(delta)
+        if len(self._prompt_logprobs) < len(self._prompt.token_ids) - 1:
+            return []
+        ready, self._held = self._held, []
+        return await off_loop_if_long(
+            lambda: [event for each in ready for event in self._events(each)],
+            entries_size(self._prompt_logprobs),
+        )
 
     @property
     def _prompt(self) -> Prompt:

@@ -83,7 +83,7 @@ async def _understood(
         prompts=prompts,
         params=_with_prompt_logprobs(drawn, params.logprobs) if body.echo else drawn,
         tokenizer=front.llm.tokenizer,
-        include_usage=body.include_usage,
+        usage_events=body.usage_events,
         returns_token_ids=body.return_token_ids,
         tokens_as_ids=body.return_tokens_as_token_ids,
         n=params.n,

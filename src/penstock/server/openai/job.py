@@ -16,7 +16,7 @@ from penstock.server.generations import Arrival, Generations
 from penstock.server.openai.bodies import GenerationBody
 from penstock.server.openai.logprobs import TokenTexts
 from penstock.server.prompts import Prompt
-from penstock.server.sse import json_part
+from penstock.server.sse import UsageEvents, json_part
 from penstock.server.visit import visit_of
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.messages import Request as EngineRequest
@@ -40,7 +40,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     prompts: list[Prompt]
     params: SamplingParams
     tokenizer: Tokenizer
-    include_usage: bool
+    usage_events: UsageEvents
     shown_token_ids: frozenset[int] = frozenset()
     returns_token_ids: bool = False
     tokens_as_ids: bool = False

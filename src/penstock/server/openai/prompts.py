@@ -57,7 +57,13 @@ async def conversation(
     variables = {**variables, "add_generation_prompt": body.add_generation_prompt}
 
     def encode() -> Prompt:
-        text, token_ids = chat_prompt(tokenizer, said, tools=tools, variables=variables)
+        text, token_ids = chat_prompt(
+            tokenizer,
+            said,
+            tools=tools,
+            variables=variables,
+            continues_last=body.continue_final_message,
+        )
         framed = tokenizer.framed(token_ids) if body.add_special_tokens else token_ids
         return Prompt(framed, text)
 

@@ -19,6 +19,7 @@ from penstock.server.openai.response_body import (
     TextConfig,
 )
 from penstock.server.openai.response_items import Event, Output, OutputItem, OutputReasoning
+from penstock.server.prompts import off_loop_if_long
 from penstock.server.sse import json_part
 from penstock.text.parsing.answer import AnswerParser
 from penstock.vocabulary.messages import FinishReason, TokenLogprobs
@@ -119,6 +120,11 @@ class Responding:
             self.status = "incomplete" if is_cut else "completed"
             yield from self.output.close("incomplete" if is_cut else "completed")
 
+    @property
+    def size(self) -> int:
+        """About how many characters it has."""
+        return 4 * self._usage.completion_tokens * (1 + (self.chat.params.logprobs or 0))
+
     def document(self) -> ResponseDocument:
         """The answer as it stands."""
         body, params = self.body, self.chat.params
@@ -173,7 +179,7 @@ async def response_document(answer: Responding, generations: Generations) -> byt
         async for _, delta in arrivals:
             for _ in answer.add(delta):
                 pass  # the events are a stream's
-    return msgspec.json.encode(answer.document())
+    return await off_loop_if_long(lambda: msgspec.json.encode(answer.document()), answer.size)
 
 
 async def response_events(
@@ -195,7 +201,8 @@ async def response_events(
             answer.failure = ResponseFailure(http_error_from(error, request_id).detail.message)
             yield numbered.whole("response.failed", answer)
         raise
-    yield numbered.whole(f"response.{answer.status}", answer)
+    ending = f"response.{answer.status}"
+    yield await off_loop_if_long(lambda: numbered.whole(ending, answer), answer.size)
 
 
 class _Numbered:

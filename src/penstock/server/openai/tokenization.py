@@ -13,6 +13,7 @@ from penstock.server.front import Front
 from penstock.server.openai.bodies import (
     AddGenerationPrompt,
     ChatBody,
+    ContinueFinalMessage,
     Messages,
     ModelName,
     TemplateVariables,
@@ -35,6 +36,7 @@ class TokenizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tools: Tools = None
     chat_template_kwargs: TemplateVariables = None
     add_generation_prompt: AddGenerationPrompt = True
+    continue_final_message: ContinueFinalMessage = False
     add_special_tokens: Annotated[
         bool | None,
         Meta(description="Add the tokenizer's special tokens; by default to a text only."),
@@ -70,16 +72,19 @@ async def tokenize(front: Front, request: Request) -> Response:
     front.check_model(body.model)
     token_ids = await _token_ids(front, body)
     tokenizer = front.llm.tokenizer
-    return json_answer(
-        Tokenized(
-            count=len(token_ids),
-            max_model_len=front.llm.max_model_len,
-            tokens=token_ids,
-            token_strs=[shown(id_, tokenizer) for id_ in token_ids]
-            if body.return_token_strs
-            else None,
+
+    def told() -> Response:
+        strs = [shown(id_, tokenizer) for id_ in token_ids] if body.return_token_strs else None
+        return json_answer(
+            Tokenized(
+                count=len(token_ids),
+                max_model_len=front.llm.max_model_len,
+                tokens=token_ids,
+                token_strs=strs,
+            )
         )
-    )
+
+    return await off_loop_if_long(told, len(token_ids))
 
 
 async def _token_ids(front: Front, body: TokenizeBody) -> list[int]:
@@ -96,6 +101,7 @@ async def _token_ids(front: Front, body: TokenizeBody) -> list[int]:
         tools=body.tools,
         chat_template_kwargs=body.chat_template_kwargs,
         add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
         add_special_tokens=bool(body.add_special_tokens),
     )
     return await conversation_ids(front, chat)

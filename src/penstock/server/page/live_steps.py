@@ -13,10 +13,12 @@ from penstock.server.answers import EventStream
 from penstock.server.endpoint import Endpoint
 from penstock.server.front import Front
 from penstock.server.sse import json_part
+from penstock.vocabulary.errors import Overloaded
 from penstock.vocabulary.messages import EngineStats, Step
 
 INTERVAL_S = 0.1
 QUIET_S = 1.0
+MAX_WATCHERS = 32  # each is told by itself, ten times a second
 
 
 class Latencies(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,9 @@ async def watch(front: Front, request: Request) -> Response:
 
     Each event is an `EngineEvent`. Where nothing happens, one comes every second.
     """
+    num_watching = sum(visit.route == WATCH_STEPS.path for visit in front.visits)
+    if num_watching > MAX_WATCHERS:
+        raise Overloaded(f"{MAX_WATCHERS} are watching already.", retry_after_s=10)
     return EventStream(front, contextlib.nullcontext(front), _events)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from penstock.server.answers import rendered
 from penstock.server.generations import Generations
 from penstock.server.tgi.details import (
     BestOfSequence,
@@ -41,7 +42,9 @@ async def collected(jobs: Sequence[GenerateJob], generations: Generations) -> li
     async with aclosing(generations.arrivals()) as arrivals:
         async for position, delta in arrivals:
             results[position].add(delta)
-    return [_outcome(job, result) for job, result in zip(jobs, results, strict=True)]
+    return await rendered(
+        lambda: [_outcome(job, result) for job, result in zip(jobs, results, strict=True)], results
+    )
 
 
 def _outcome(job: GenerateJob, result: RequestOutput) -> Outcome:

@@ -1,4 +1,4 @@
-"""GET /info and /ping."""
+"""GET /info, /ping and /."""
 
 from dataclasses import replace
 
@@ -50,3 +50,6 @@ async def show(front: Front, request: Request) -> Response:
 
 SHOW_INFO = Endpoint("GET", "/info", show, answer=ServerInfo, wording=TGI_WORDING)
 PING = replace(HEALTH, path="/ping", wording=TGI_WORDING)
+ROOT = replace(
+    PING, path="/", told_by="inputs"
+)  # nothing tells it: another dialect's page is first

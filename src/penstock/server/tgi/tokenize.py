@@ -46,11 +46,17 @@ class ChatTokenized(msgspec.Struct, frozen=True):
 async def tokenize(front: Front, request: Request) -> Response:
     """Tells the tokens of a text, and where they stand."""
     inputs = converted(parse_object(await request.body()), TokenizeInputs).inputs
-    tokenizer = front.llm.tokenizer
-    tokens = await off_loop_if_long(lambda: tokenizer.encode_with_offsets(inputs), len(inputs))
-    return json_answer(
-        [SimpleToken(id_, inputs[start:stop], start, stop) for id_, (start, stop) in tokens]
-    )
+    encode = front.llm.tokenizer.encode_with_offsets
+
+    def told() -> Response:
+        return json_answer(
+            [
+                SimpleToken(id_, inputs[start:stop], start, stop)
+                for id_, (start, stop) in encode(inputs)
+            ]
+        )
+
+    return await off_loop_if_long(told, len(inputs))
 
 
 async def chat_tokenize(front: Front, request: Request) -> Response:
@@ -65,8 +71,12 @@ async def chat_tokenize(front: Front, request: Request) -> Response:
         prompt = await conversation(body, offered.for_template(), front.llm.tokenizer)
     except InvalidRequest as error:
         raise HttpError(400, str(error), param=error.param, code=TEMPLATE_ERROR) from None
-    tokens = _placed(prompt.token_ids, front.llm.tokenizer)
-    return json_answer(ChatTokenized(tokens, prompt.text or ""))
+    text = prompt.text or ""
+
+    def told() -> Response:
+        return json_answer(ChatTokenized(_placed(prompt.token_ids, front.llm.tokenizer), text))
+
+    return await off_loop_if_long(told, len(text))
 
 
 def _placed(token_ids: list[int], tokenizer: Tokenizer) -> list[SimpleToken]:

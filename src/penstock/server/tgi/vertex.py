@@ -1,5 +1,6 @@
 """POST /vertex: several texts or conversations at once, as Google's Vertex AI sends them."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,10 +14,12 @@ from penstock.server.decoding import converted, parse_object
 from penstock.server.endpoint import Endpoint
 from penstock.server.front import Front
 from penstock.server.generations import Generations
+from penstock.server.health import HEALTH
 from penstock.server.openai.bodies import ChatBody, decode_body
 from penstock.server.openai.prompts import conversation
 from penstock.server.openai.structured import StructuredFields
 from penstock.server.prompts import fitted
+from penstock.server.settings import ServerSettings
 from penstock.server.tgi.answer import collected
 from penstock.server.tgi.job import GenerateJob, submitted, understood
 from penstock.server.tgi.parameters import GenerateParameters
@@ -31,6 +34,7 @@ _HONOURED = {
     "model",
     "chat_template_kwargs",
     "add_generation_prompt",
+    "continue_final_message",
     "add_special_tokens",
     *StructuredFields.__struct_fields__,
 }
@@ -126,3 +130,12 @@ def _check_one_text(body: ChatBody, params: SamplingParams) -> None:
 PREDICT = Endpoint(
     "POST", "/vertex", predict, body=VertexBody, answer=VertexAnswer, wording=TGI_WORDING
 )
+
+
+def vertex_routes(settings: ServerSettings) -> tuple[Endpoint, ...]:
+    """The same where Vertex AI wants it to be, and the health of the server."""
+    predict, health = settings.vertex_predict_route, settings.vertex_health_route
+    return (
+        *([replace(PREDICT, path=predict, told_by="instances")] if predict else ()),
+        *([replace(HEALTH, path=health, wording=TGI_WORDING)] if health else ()),
+    )

@@ -9,9 +9,14 @@ const TOP = 18; // px above each row, for its name
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 const used = (step) => step.num_decoding + sum(step.prompt_slices.map(([, count]) => count));
 const whole = (value) => value.toLocaleString("en");
+const percent = (share) => `${(100 * share).toFixed(0)} %`;
+const isMeasured = (step) => step.bandwidth_share !== null;
 const colour = (sequence) => `slice-${sequence % NUM_COLOURS}`;
 
-/** The rows below one another: name, height, and the stacked parts of a step's column. */
+/**
+ * The rows below one another: name, height, and the stacked parts of a step's column. A row that is
+ * `of` some steps only is there once one of them is shown.
+ */
 const ROWS = [
   {
     name: (most, step) => `tokens, up to ${whole(most)} of a budget of ${whole(step.token_budget)}`,
@@ -23,6 +28,20 @@ const ROWS = [
     least: 16,
   },
   { name: (most) => `time, up to ${most.toFixed(1)} ms`, height: 46, parts: (step) => [["time", 1000 * step.duration_s]] },
+  {
+    name: (most) => `memory bandwidth, up to ${percent(most)} of the machine's`,
+    height: 46,
+    parts: (step) => [["bandwidth", step.bandwidth_share ?? 0]],
+    least: 1,
+    of: isMeasured,
+  },
+  {
+    name: (most) => `arithmetic, up to ${percent(most)} of the machine's`,
+    height: 46,
+    parts: (step) => [["arithmetic", step.arithmetic_share ?? 0]],
+    least: 1,
+    of: isMeasured,
+  },
   {
     name: (most, step, numBlocks) => `KV blocks in use, up to ${whole(most)} of ${whole(numBlocks)}`,
     height: 46,
@@ -94,7 +113,7 @@ export class StepChart {
     }
     const chosen = steps.find(({ number }) => number === this.#chosen) ?? steps.at(-1);
     let top = 0;
-    const rows = ROWS.map((row) => {
+    const rows = ROWS.filter(({ of = () => true }) => steps.some(of)).map((row) => {
       const drawn = this.#row(row, steps, top + TOP);
       top += TOP + row.height + 6;
       return drawn;
@@ -133,7 +152,11 @@ export class StepChart {
       `${(1000 * step.duration_s).toFixed(1)} ms`,
       `${whole(step.num_running)} running, ${whole(step.num_waiting)} waiting`,
       `${whole(step.num_blocks_used)} KV blocks`,
+      `${(step.num_bytes_read / 1e6).toFixed(1)} MB read`,
     ];
+    if (isMeasured(step)) {
+      words.push(`${percent(step.bandwidth_share)} of the memory bandwidth`, `${percent(step.arithmetic_share)} of the arithmetic`);
+    }
     const bar = parts.map(([kind, count]) => {
       const part = html("span", { class: kind });
       part.style.flexGrow = count;

@@ -1,6 +1,8 @@
 """Steps of single tokens on a CPU: recorded the second time, then replayed, and the same."""
 
 import mmap
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,3 +149,11 @@ class TestRecorder:
         ids[1] = 4
         with pytest.raises(IndexError, match="id 4 at position 1"):
             replay()
+
+    def test_recording_imports_no_compiler(self) -> None:
+        code = (
+            "import sys, torch; from penstock.kernels.cpu.recording import Recorder\n"
+            "x = torch.ones(3, 16); Recorder()(lambda: x.view(48))\n"
+            "sys.exit('torch._dynamo' in sys.modules)"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)

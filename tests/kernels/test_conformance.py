@@ -12,6 +12,7 @@ from tests.kernels.attention_cases import ATTENTION, MIXED, attend, attend_formu
 from tests.kernels.table import BACKENDS, TABLE
 
 PREPARATIONS = {
+    "recorder",
     "packing",
     "pack_linear",
     "pack_experts",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from penstock.engine.grammar_checker import GrammarChecker
 from penstock.engine.grammar_compiler import GrammarCompiler, GrammarLimits
 from penstock.engine.grammar_trial import STACK_BYTES, Bench
+from penstock.engine.host import give_memory_back
 from penstock.text.tokenizer import Tokenizer
 from penstock.vocabulary.errors import InvalidRequest, ModelError
 from penstock.vocabulary.grammar import Grammar
@@ -123,12 +124,14 @@ class Grammars:
             raise ModelError("It has no end-of-text token to end a text with where a grammar ends.")
         tokenizer = tokenizer or Tokenizer.from_dir(self._model_dir)
         eos = tokenizer.special_tokens.get(tokenizer.eos_token or "")
-        return GrammarCompiler(
+        compiler = GrammarCompiler(
             tokenizer,
             vocab_size=self._vocab_size,
             end_token_ids=sorted(self._end_token_ids, key=lambda id_: (id_ != eos, id_)),
             limits=self._limits,
         )
+        give_memory_back()
+        return compiler
 
     def _compile(self, grammar: Grammar) -> "LLMatcher":
         try:

@@ -12,6 +12,7 @@ from penstock.engine.grammar_compiler import GrammarLimits
 from penstock.engine.grammars import Grammars
 from penstock.engine.graphs import Graphs, powers_of_two, record_on_cuda
 from penstock.engine.hardware import find_device, find_hardware, keep_to, num_threads
+from penstock.engine.host import give_memory_back
 from penstock.engine.memory import fitted
 from penstock.engine.placement import WHOLE, Share
 from penstock.engine.runner import Runner
@@ -122,7 +123,7 @@ def load_engine(
     scheduler = Scheduler(
         blocks, token_budget=resolved.token_budget, max_num_seqs=resolved.max_num_seqs
     )
-    return Engine(
+    engine = Engine(
         resolved=resolved,
         scheduler=scheduler,
         runner=_runner(decoder, resolved, None if key is None else Greens(key)),
@@ -133,6 +134,8 @@ def load_engine(
         seed=resolved.seed,
         plans_ahead=resolved.device != "cpu",
     )
+    give_memory_back()
+    return engine
 
 
 def _runner(decoder: Decoder, resolved: Resolved, greens: Greens | None) -> Runner:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from penstock.engine.host import give_memory_back
 from penstock.engine.settings import Resolved
 from penstock.vocabulary.messages import EngineStats
 
@@ -56,7 +57,9 @@ def measure_limits(resolved: Resolved) -> MachineLimits | None:
         return None
     integers = resolved.weights in ("int8", "int4")
     ops = cpu.measured_int8_ops() if integers else cpu.measured_flops()
-    return MachineLimits(multiply_adds_per_s=ops / 2, bytes_read_per_s=cpu.measured_bandwidth())
+    bandwidth = cpu.measured_bandwidth()
+    give_memory_back()
+    return MachineLimits(multiply_adds_per_s=ops / 2, bytes_read_per_s=bandwidth)
 
 
 def machine_use(before: EngineStats, after: EngineStats, limits: MachineLimits) -> MachineUse:

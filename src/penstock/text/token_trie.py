@@ -22,6 +22,7 @@ def token_trie(
 
     words = _Words(tokenizer, vocab_size, end_token_ids)
     words.trie = LLTokenizer(TokenizerWrapper(words), eos_token=list(end_token_ids))
+    words.tokens.clear()  # the tree has its own copy
     return words.trie
 
 

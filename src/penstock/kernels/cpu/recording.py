@@ -52,6 +52,11 @@ class Recorder:
 class _KernelsOnly(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses whatever torch computes itself, since no recording would know of it."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to skip it would be to import it, seconds and 250 MB, in the middle of a step."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: OpOverload,

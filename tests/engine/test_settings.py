@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from penstock.engine.memory import largest_step, with_room
+from penstock.engine.resolving import resolve
 from penstock.engine.settings import (
     EngineSettings,
     Hardware,
     ModelFacts,
-    resolve,
     settings_from,
 )
 from penstock.vocabulary.errors import SettingsError
@@ -149,12 +149,33 @@ def test_every_choice_has_a_reason():
     assert set(resolved().reasons) == {
         "weights",
         "kv_dtype",
+        "deterministic",
         "max_model_len",
         "token_budget",
         "max_num_seqs",
         "kv_cache",
         "packed_cache",
     }
+
+
+def test_kernels_for_cpus_are_deterministic_whether_or_not_that_is_asked_for():
+    for asked in (False, True):
+        choice = resolved(replace(CPU, has_kernels=True), deterministic=asked)
+        assert choice.deterministic
+        assert "always" in choice.reasons["deterministic"]
+
+
+def test_a_gpu_s_kernels_are_deterministic_where_that_is_asked_for():
+    gpu = replace(GPU, has_kernels=True)
+    assert not resolved(gpu).deterministic
+    assert resolved(gpu, deterministic=True).deterministic
+
+
+def test_the_reference_cannot_be_deterministic():
+    for hardware in (CPU, GPU):
+        assert not resolved(hardware).deterministic
+        with pytest.raises(SettingsError, match="kernels of our own"):
+            resolved(hardware, deterministic=True)
 
 
 def test_weights_in_fp8_are_for_devices_that_multiply_them():

@@ -14,6 +14,7 @@ from penstock.engine.graphs import Graphs, powers_of_two, record_on_cuda
 from penstock.engine.hardware import find_device, find_hardware, keep_to, num_threads
 from penstock.engine.memory import fitted
 from penstock.engine.placement import WHOLE, Share
+from penstock.engine.resolving import resolve
 from penstock.engine.runner import Runner
 from penstock.engine.settings import (
     WEIGHT_BYTES,
@@ -21,7 +22,6 @@ from penstock.engine.settings import (
     ModelFacts,
     OnProgress,
     Resolved,
-    resolve,
 )
 from penstock.engine.transfers import transfers_for
 from penstock.engine.weights import WeightsPlan
@@ -68,7 +68,7 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str, share: Share =
         torch.cuda.set_device(device)  # kernels in Triton go where the current device is
     elif share != WHOLE:
         keep_to(share)
-    ops, notes = choose_ops(torch.device(device), threads)
+    ops, notes = choose_ops(torch.device(device), threads, deterministic=settings.deterministic)
     has_kernels = ops is not REFERENCE
     # Two pools of threads on the same cores wait for each other: the kernels' own one computes.
     torch.set_num_threads(1 if has_kernels else threads)

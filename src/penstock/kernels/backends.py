@@ -5,9 +5,12 @@ import torch
 from penstock.kernels.ops import REFERENCE, Ops
 
 
-def choose_ops(device: torch.device, num_threads: int) -> tuple[Ops, list[str]]:
+def choose_ops(
+    device: torch.device, num_threads: int, *, deterministic: bool = False
+) -> tuple[Ops, list[str]]:
     """The fastest operations this machine has for the device, and what a person should know of the
-    choice. On a CPU they compute on `num_threads` threads.
+    choice. On a CPU they compute on `num_threads` threads. With deterministic, a token's bits do
+    not depend on what else is computed, unless these are the reference's.
     """
     try:
         if device.type == "cpu":
@@ -16,7 +19,7 @@ def choose_ops(device: torch.device, num_threads: int) -> tuple[Ops, list[str]]:
             return cpu_ops(num_threads)
         from penstock.kernels.triton.backend import triton_ops
 
-        return triton_ops(device)
+        return triton_ops(device, deterministic=deterministic)
     except ImportError as error:
         return REFERENCE, [
             f"Kernels: the torch reference for every operation, many times slower ({error})."

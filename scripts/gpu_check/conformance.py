@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from penstock.kernels.backends import with_flashinfer
 from penstock.kernels.norm.contract import Norm
 from penstock.kernels.ops import REFERENCE, Ops
 
@@ -27,6 +29,7 @@ def run(deadline: float, report: dict[str, Any]) -> dict[str, Any]:
     checks = (
         *_checks(usual, device, has_fp8=has_fp8),
         *_fixed_checks(fixed, device, has_fp8=has_fp8),
+        *_flashinfer_checks(usual, device),
     )
     for name, check in checks:
         if time.monotonic() > deadline:
@@ -99,6 +102,20 @@ def _fixed_checks(ops: Ops, device: torch.device, *, has_fp8: bool) -> Iterator[
                 f"bits of attention over {kept}, window {window}",
                 partial(_attention_bits, bits, ops, build, kept, device),
             )
+
+
+def _flashinfer_checks(ops: Ops, device: torch.device) -> Iterator[tuple[str, Any]]:
+    """Where it is installed. It may take minutes to compile its kernels when it is first used."""
+    if find_spec("flashinfer") is None:
+        return
+    ops = with_flashinfer(ops, torch.bfloat16)
+    attention = import_module("tests.kernels.attention_cases")
+    for size, window in ((128, None), (64, None), (64, 50)):
+        build = attention.case((1, 900), (70, 300), (3, 3), heads=(8, 2), size=size, window=window)
+        yield (
+            f"attention by FlashInfer, {size}, window {window}",
+            lambda b=build: _attention(attention, ops, b, "bfloat16", device),
+        )
 
 
 def _attention_bits(bits: Any, ops: Ops, build: Any, dtype: str, device: torch.device) -> None:

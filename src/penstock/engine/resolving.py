@@ -17,6 +17,7 @@ from penstock.engine.settings import (
     ModelFacts,
     Resolved,
 )
+from penstock.kernels.paged_attention.contract import FLASHINFER_DTYPES, FLASHINFER_HEAD_DIMS
 from penstock.vocabulary.errors import SettingsError
 
 _GIB = 2**30
@@ -48,6 +49,7 @@ def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> 
         weights=weights,
         dtype=dtype,
         kv_dtype=kv_dtype,
+        attention=_attention(settings, hardware, model, (dtype, kv_dtype), reasons),
         deterministic=_deterministic(settings, hardware, reasons),
         max_model_len=max_model_len,
         token_budget=token_budget,
@@ -153,6 +155,48 @@ def _kv_dtype(
         return dtype
     reasons["kv_dtype"] = "half the memory of float32; exact: --kv-dtype float32"
     return "bfloat16"
+
+
+def _attention(
+    settings: EngineSettings,
+    hardware: Hardware,
+    model: ModelFacts,
+    dtypes: tuple[str, str],
+    reasons: dict[str, str],
+) -> str:
+    if settings.attention == "auto":
+        reasons["attention"] = "the kernels that compute all else"
+        return "own"
+    if settings.attention != "flashinfer":
+        raise SettingsError(
+            f"Unknown attention {settings.attention!r}.", remedy="Choose auto or flashinfer."
+        )
+    lacks = _lacking_for_flashinfer(settings, hardware, model, *dtypes)
+    if lacks is not None:
+        raise SettingsError(
+            f"FlashInfer cannot compute this: {lacks}.", remedy="Use --attention auto."
+        )
+    reasons["attention"] = "as asked; steps of single tokens by kernels of our own"
+    return "flashinfer"
+
+
+def _lacking_for_flashinfer(
+    settings: EngineSettings, hardware: Hardware, model: ModelFacts, dtype: str, kv_dtype: str
+) -> str | None:
+    """What keeps FlashInfer from computing a model's attention; None for nothing."""
+    if hardware.device == "cpu" or not hardware.has_kernels:
+        return f"it wants a GPU and our kernels in Triton beside it, and this is {hardware.device}"
+    if settings.deterministic:
+        return "its sums are ordered by what is in a step, and deterministic was asked for"
+    if model.biases_keys:
+        return f"{model.architecture} adds a bias to keys (ALiBi)"
+    if model.head_dim not in FLASHINFER_HEAD_DIMS:
+        sizes = ", ".join(map(str, FLASHINFER_HEAD_DIMS))
+        return f"heads of {model.head_dim}, where it takes {sizes}"
+    if dtype not in FLASHINFER_DTYPES or kv_dtype != dtype:
+        either = ", or both in ".join(FLASHINFER_DTYPES)
+        return f"activations in {dtype}, keys and values in {kv_dtype}: it takes both in {either}"
+    return None
 
 
 def _deterministic(settings: EngineSettings, hardware: Hardware, reasons: dict[str, str]) -> bool:

@@ -69,6 +69,11 @@ class EngineSettings(ModelSettings):
         "Compare the checksums of packed weights before serving them. Without, only their files' "
         "sizes and headers are checked.",
     )
+    attention: str = option(
+        "auto",
+        "What computes attention: auto, kernels of our own; or, on a GPU, flashinfer, for steps "
+        "that read prompts.",
+    )
     seed: int | None = option(
         None, "Makes requests that bring no seed of their own repeatable, too."
     )
@@ -126,6 +131,9 @@ class ModelFacts:
     vocab_size: int
     kv_block_bytes: Mapping[str, int]
     """What a block of the cache takes, for every type that keys and values can be kept in."""
+    head_dim: int
+    biases_keys: bool
+    """Attention adds something to the score of each key: ALiBi does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +148,8 @@ class Resolved:
     dtype: str
     """The type of activations."""
     kv_dtype: str
+    attention: str
+    """own or flashinfer."""
     deterministic: bool
     """Results are the same bits whatever else is computed."""
     max_model_len: int

@@ -1,5 +1,7 @@
 """Which operations to use on which device, said aloud."""
 
+from dataclasses import replace
+
 import torch
 
 from penstock.kernels.ops import REFERENCE, Ops
@@ -24,3 +26,19 @@ def choose_ops(
         return REFERENCE, [
             f"Kernels: the torch reference for every operation, many times slower ({error})."
         ]
+
+
+def with_flashinfer(ops: Ops, dtype: torch.dtype) -> Ops:
+    """A GPU's operations with FlashInfer's attention in their midst, for queries, keys and values
+    of dtype. Raises ImportError where that is not installed.
+    """
+    from flashinfer import BatchPrefillWithPagedKVCacheWrapper
+
+    from penstock.kernels.paged_attention.flashinfer import FlashInfer
+
+    attention = FlashInfer(BatchPrefillWithPagedKVCacheWrapper, dtype)
+    return replace(
+        ops,
+        plan_attention=attention.plan_attention,
+        paged_attention=attention.paged_attention,
+    )

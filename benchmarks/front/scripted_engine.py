@@ -130,6 +130,8 @@ def _ready(pace: Pace) -> Ready:
             weights="none",
             dtype="none",
             kv_dtype="none",
+            attention="none",
+            deterministic=True,
             max_model_len=_CONTEXT,
             token_budget=pace.max_num_seqs,
             max_num_seqs=pace.max_num_seqs,

@@ -5,12 +5,15 @@ against the reference.
 import time
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from penstock.kernels.backends import with_flashinfer
 from penstock.kernels.norm.contract import Norm
 from penstock.kernels.ops import REFERENCE, Ops
 
@@ -21,8 +24,14 @@ def run(deadline: float, report: dict[str, Any]) -> dict[str, Any]:
 
     device = torch.device("cuda")
     has_fp8 = torch.cuda.get_device_capability() >= FP8_CAPABILITY
-    ops, wrong, count = kernels(has_fp8=has_fp8), [], 0
-    for name, check in _checks(ops, device, has_fp8=has_fp8):
+    usual, fixed = (kernels(has_fp8=has_fp8, deterministic=each) for each in (False, True))
+    wrong, count = [], 0
+    checks = (
+        *_checks(usual, device, has_fp8=has_fp8),
+        *_fixed_checks(fixed, device, has_fp8=has_fp8),
+        *_flashinfer_checks(usual, device),
+    )
+    for name, check in checks:
         if time.monotonic() > deadline:
             wrong.append("the rest: no time was left")
             break
@@ -65,6 +74,55 @@ def _checks(ops: Ops, device: torch.device, *, has_fp8: bool) -> Iterator[tuple[
                 f"attention over {dtype}, {size}",
                 lambda b=build, d=dtype: _attention(attention, ops, b, d, device),
             )
+
+
+def _fixed_checks(ops: Ops, device: torch.device, *, has_fp8: bool) -> Iterator[tuple[str, Any]]:
+    """Of deterministic operations: the cases of those that are others than usual, and that a row's
+    bits are its own.
+    """
+    table = import_module("tests.kernels.table").TABLE
+    for op in ("linear", "experts", "paged_attention"):
+        for name in table[op].cases:
+            yield (
+                f"deterministic {op}, {name}",
+                lambda entry=table[op], name=name: _case(entry, name, ops, device),
+            )
+    bits = import_module("tests.kernels.same_bits")
+    for scheme in ("float32", "bfloat16", "int8", "int4", *["fp8"] * has_fp8):
+        dtype = torch.float32 if scheme == "float32" else torch.bfloat16
+        yield f"bits of linear, {scheme}", partial(bits.check_linear, ops, scheme, dtype, device)
+        yield f"bits of experts, {scheme}", partial(bits.check_experts, ops, scheme, dtype, device)
+    attention = import_module("tests.kernels.attention_cases")
+    for kept in ops.kv_dtypes:
+        for window in (None, 300):
+            build = attention.case(
+                (1, 900), (70, 600), (9, 9), heads=(8, 2), size=64, window=window
+            )
+            yield (
+                f"bits of attention over {kept}, window {window}",
+                partial(_attention_bits, bits, ops, build, kept, device),
+            )
+
+
+def _flashinfer_checks(ops: Ops, device: torch.device) -> Iterator[tuple[str, Any]]:
+    """Where it is installed. It may take minutes to compile its kernels when it is first used."""
+    if find_spec("flashinfer") is None:
+        return
+    ops = with_flashinfer(ops, torch.bfloat16)
+    attention = import_module("tests.kernels.attention_cases")
+    for size, window in ((128, None), (64, None), (64, 50)):
+        build = attention.case((1, 900), (70, 300), (3, 3), heads=(8, 2), size=size, window=window)
+        yield (
+            f"attention by FlashInfer, {size}, window {window}",
+            lambda b=build: _attention(attention, ops, b, "bfloat16", device),
+        )
+
+
+def _attention_bits(bits: Any, ops: Ops, build: Any, dtype: str, device: torch.device) -> None:
+    values = build(torch.Generator().manual_seed(0))
+    with torch.device(device):
+        query, *rest = moved(values, device)
+        bits.check_attention(ops, (query.bfloat16(), *rest), dtype)
 
 
 def _case(entry: Any, name: str, ops: Ops, device: torch.device) -> None:

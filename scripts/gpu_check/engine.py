@@ -61,15 +61,7 @@ def measure(engine: Engine, *, full: bool = True) -> dict[str, float]:
     """Tokens per second, and seconds, of each load; with `full`, of every one of them."""
     ready_at = time.monotonic()
     warm_up(engine)
-    rates = {"warm_up_s": time.monotonic() - ready_at}
-    length = 128 if full else 4
-    elapsed = answer(engine, [(prompt(engine, 1, 32), length)])
-    rates["one_stream_tokens_per_s"] = length / elapsed
-    count = 64 if full else 3
-    load = [(prompt(engine, number, 32), length) for number in range(count)]
-    rates["streams_tokens_per_s"] = count * length / answer(engine, load)
-    long = 4096 if full else 40
-    rates["prompt_tokens_per_s"] = long / answer(engine, [(prompt(engine, 77, long), 1)])
+    rates = {"warm_up_s": time.monotonic() - ready_at} | steady_rates(engine, full=full)
     lengths = made_up_lengths(NUM_SHAREGPT if full else 4, 0, engine.max_model_len)
     load = [(prompt(engine, number, each), out) for number, (each, out) in enumerate(lengths)]
     num_out = sum(out for _, out in load)
@@ -77,6 +69,18 @@ def measure(engine: Engine, *, full: bool = True) -> dict[str, float]:
     if engine.resolved.device != "cpu":
         rates["device_idle_share"] = idle_share(engine)
     return rates
+
+
+def steady_rates(engine: Engine, *, full: bool = True) -> dict[str, float]:
+    """Tokens per second of one stream, of 64, and of a prompt, all warm."""
+    length, count, long = (128, 64, 4096) if full else (4, 3, 40)
+    one = answer(engine, [(prompt(engine, 1, 32), length)])
+    load = [(prompt(engine, number, 32), length) for number in range(count)]
+    return {
+        "one_stream_tokens_per_s": length / one,
+        "streams_tokens_per_s": count * length / answer(engine, load),
+        "prompt_tokens_per_s": long / answer(engine, [(prompt(engine, 77, long), 1)]),
+    }
 
 
 def prompt(engine: Engine, seed: int, length: int) -> list[int]:

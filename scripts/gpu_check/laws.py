@@ -1,5 +1,5 @@
-"""The engine's laws on two tiny families, on the GPU: slices, company, prefixes and preemption
-change no token; and the tokens are those that the CPU computes.
+"""The engine's laws on two tiny families, on the GPU: slices, company, prefixes, preemption and
+graphs change no token; and the tokens are those that the CPU computes.
 """
 
 import tempfile
@@ -15,6 +15,7 @@ PROMPT = [3 + 7 * number % 97 for number in range(45)]
 OTHERS = [[5 + 11 * number % 89 for number in range(length)] for length in (1, 17, 58)]
 GREEDY = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
 DRAWN = SamplingParams(temperature=1, top_p=0.95, max_tokens=20, ignore_eos=True, seed=7)
+EXACT = {"weights": "float32", "kv_dtype": "float32"}
 
 
 def run(deadline: float, report: dict[str, Any]) -> dict[str, Any]:
@@ -33,34 +34,54 @@ def run(deadline: float, report: dict[str, Any]) -> dict[str, Any]:
 
 
 def broken_laws(directory: Path, params: SamplingParams, device: str) -> tuple[list[str], int]:
-    """Which laws do not hold on a device, and how many were tried."""
+    """Which laws do not hold on a device for tokens, and how many were tried."""
     tiny = import_module("tests.engine.tiny_engine")
-    on_cpu = tiny.make_engine(directory, device="cpu", weights="float32", kv_dtype="float32")
-    expected = tiny.continuation(on_cpu, PROMPT, params)
+    expected = _answer(tiny.make_engine(directory, device="cpu", **EXACT), params)
+    return _compared(expected, _ways(directory, params, device=device, **EXACT))
 
-    def engine(**settings: Any) -> Engine:
-        made: Engine = tiny.make_engine(
-            directory, device=device, weights="float32", kv_dtype="float32", **settings
-        )
+
+def broken_bits(directory: Path, params: SamplingParams, **settings: Any) -> tuple[list[str], int]:
+    """The same for every number that is reported, against those of a request that is alone."""
+    ways = _ways(directory, params, **settings)
+    return _compared(ways.pop("alone")(), ways)
+
+
+def _compared(expected: Any, ways: dict[str, Any]) -> tuple[list[str], int]:
+    return [way for way, compute in ways.items() if compute() != expected], len(ways)
+
+
+def _ways(directory: Path, params: SamplingParams, **settings: Any) -> dict[str, Any]:
+    """Ways to come by the same answer, by name."""
+    tiny = import_module("tests.engine.tiny_engine")
+
+    def engine(**limits: Any) -> Engine:
+        made: Engine = tiny.make_engine(directory, **settings, **limits)
         return made
 
-    def beside(made: Engine) -> list[int]:
-        requests = {str(number): (other, DRAWN) for number, other in enumerate(OTHERS)}
-        found = tiny.run(made, {**requests, "mine": (PROMPT, params)})
-        return list(tiny.tokens(found["mine"][0]))
-
-    def after_a_prefix() -> list[int]:
+    def after_a_prefix() -> Any:
         made = engine()
         tiny.continuation(made, PROMPT[:40], GREEDY)
-        return list(tiny.continuation(made, PROMPT, params))
+        return _answer(made, params)
 
-    laws = {
-        "alone, as on the CPU": lambda: tiny.continuation(engine(), PROMPT, params),
-        "slices of 2": lambda: tiny.continuation(
-            engine(token_budget=2, max_num_seqs=1), PROMPT, params
-        ),
-        "in company": lambda: beside(engine(token_budget=30)),
-        "preempted": lambda: beside(engine(num_blocks=8, promise_tokens=2, prefix_caching=False)),
+    def without_graphs() -> Any:
+        made = engine()
+        made.runner.graphs = None
+        return _answer(made, params)
+
+    scarce = {"num_blocks": 8, "promise_tokens": 2, "prefix_caching": False}
+    return {
+        "alone": lambda: _answer(engine(), params),
+        "slices of 2": lambda: _answer(engine(token_budget=2, max_num_seqs=1), params),
+        "in company": lambda: _answer(engine(token_budget=30), params, OTHERS),
+        "preempted": lambda: _answer(engine(**scarce), params, OTHERS),
         "after a cached prefix": after_a_prefix,
+        "without graphs": without_graphs,
     }
-    return [law for law, compute in laws.items() if compute() != expected], len(laws)
+
+
+def _answer(engine: Engine, params: SamplingParams, others: list[list[int]] | None = None) -> Any:
+    """The tokens that follow the prompt, and what is reported of them."""
+    tiny = import_module("tests.engine.tiny_engine")
+    company = {str(number): (other, DRAWN) for number, other in enumerate(others or [])}
+    found = tiny.run(engine, {**company, "mine": (PROMPT, params)})["mine"][0]
+    return tiny.tokens(found), [entry for output in found for entry in output.logprobs]

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from scripts.gpu_check import conformance, laws
+from scripts.gpu_check import conformance, deterministic, laws
+from scripts.gpu_check.__main__ import GRACE_S, PARTS
 from scripts.gpu_check.engine import covered, measure
 from scripts.gpu_check.random_model import SHAPES, random_engine
 
 from penstock.kernels.norm.contract import Norm
+from tests.kernels.instruction_sets import ISAS
 from tests.kernels.interpreter import mend_conversions
 from tests.kernels.table import TABLE
 from tests.tiny_models import make_tiny_checkpoint
@@ -69,7 +71,23 @@ def test_tensors_are_moved_wherever_they_are() -> None:
 
 def test_the_laws_are_tried_on_the_device_that_is_named(tmp_path: Path) -> None:
     directory = make_tiny_checkpoint("qwen3", tmp_path)
-    assert laws.broken_laws(directory, laws.DRAWN, "cpu") == ([], 5)
+    assert laws.broken_laws(directory, laws.DRAWN, "cpu") == ([], 6)
+
+
+@pytest.mark.skipif(not ISAS, reason="no kernels were built for this processor")
+def test_their_bits_are_tried_too(tmp_path: Path) -> None:
+    directory = make_tiny_checkpoint("qwen3", tmp_path)
+    settings = {"device": "cpu", "weights": "int8"}
+    assert laws.broken_bits(directory, deterministic.REPORTED, **settings) == ([], 5)
+
+
+def test_a_mode_s_rates_are_shares_of_the_usual_ones() -> None:
+    found = deterministic._shares({"a": 50.0, "b": 7.0}, {"a": 200.0})
+    assert found == {"Llama-3-8B: a": "50 (25%)", "Llama-3-8B: b": "7"}
+
+
+def test_all_parts_together_take_less_than_nine_minutes() -> None:
+    assert sum(PARTS.values()) + len(PARTS) * GRACE_S <= 9 * 60
 
 
 @pytest.mark.triton

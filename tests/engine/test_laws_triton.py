@@ -39,7 +39,7 @@ def triton_ops() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         mend_conversions(patch)
-        patch.setattr(loading, "choose_ops", lambda device, num_threads: (kernels(), []))
+        patch.setattr(loading, "choose_ops", lambda device, num_threads, **wishes: (kernels(), []))
         yield
 
 
@@ -53,7 +53,7 @@ def engine_of(model_dir: Path, **settings: object) -> Engine:
 def alone(model_dir: Path) -> dict[float, list[int]]:
     """What the prompt is continued with by an engine on the reference."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "choose_ops", lambda device, num_threads: (REFERENCE, []))
+        patch.setattr(loading, "choose_ops", lambda device, num_threads, **wishes: (REFERENCE, []))
         engine = make_engine(model_dir, kv_cache_gib=0.001, num_blocks=16)
     return {params.temperature: continuation(engine, PROMPT, params) for params in (GREEDY, DRAWN)}
 

@@ -1,18 +1,21 @@
 """Settings are completed by a pure function: same input, same choice, and a reason for each."""
 
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
+from penstock.engine import loading
 from penstock.engine.memory import largest_step, with_room
+from penstock.engine.resolving import resolve
 from penstock.engine.settings import (
     EngineSettings,
     Hardware,
     ModelFacts,
-    resolve,
     settings_from,
 )
+from penstock.kernels.ops import REFERENCE
 from penstock.vocabulary.errors import SettingsError
 
 GIB = 2**30
@@ -33,6 +36,8 @@ SMALL = ModelFacts(
         "float16": 16 * 12_288,
         "int8": 16 * 6_528,
     },
+    head_dim=64,
+    biases_keys=False,
 )
 
 
@@ -149,12 +154,69 @@ def test_every_choice_has_a_reason():
     assert set(resolved().reasons) == {
         "weights",
         "kv_dtype",
+        "attention",
+        "deterministic",
         "max_model_len",
         "token_budget",
         "max_num_seqs",
         "kv_cache",
         "packed_cache",
     }
+
+
+def test_kernels_for_cpus_are_deterministic_whether_or_not_that_is_asked_for():
+    for asked in (False, True):
+        choice = resolved(replace(CPU, has_kernels=True), deterministic=asked)
+        assert choice.deterministic
+        assert "always" in choice.reasons["deterministic"]
+
+
+def test_a_gpu_s_kernels_are_deterministic_where_that_is_asked_for():
+    gpu = replace(GPU, has_kernels=True)
+    assert not resolved(gpu).deterministic
+    assert resolved(gpu, deterministic=True).deterministic
+
+
+def test_the_reference_cannot_be_deterministic():
+    for hardware in (CPU, GPU):
+        assert not resolved(hardware).deterministic
+        with pytest.raises(SettingsError, match="kernels of our own"):
+            resolved(hardware, deterministic=True)
+
+
+def test_flashinfer_computes_attention_where_that_is_asked_for():
+    gpu = replace(GPU, has_kernels=True)
+    assert resolved(gpu).attention == "own"
+    assert resolved(gpu, attention="flashinfer").attention == "flashinfer"
+    with pytest.raises(SettingsError, match="Unknown attention 'flash'"):
+        resolved(gpu, attention="flash")
+
+
+@pytest.mark.parametrize(
+    ("hardware", "model", "settings", "words"),
+    [
+        ({"device": "cpu"}, {}, {}, "wants a GPU"),
+        ({"has_kernels": False}, {}, {}, "our kernels in Triton"),
+        ({}, {"biases_keys": True}, {}, "LlamaForCausalLM adds a bias to keys"),
+        ({}, {"head_dim": 80}, {}, "heads of 80"),
+        ({}, {}, {"kv_dtype": "int8"}, "keys and values in int8"),
+        ({}, {}, {"weights": "float32"}, "activations in float32"),
+        ({}, {}, {"deterministic": True}, "deterministic"),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
+)
+def test_flashinfer_is_refused_what_it_cannot_compute(hardware, model, settings, words):
+    hardware = replace(GPU, **{"has_kernels": True, **hardware})
+    with pytest.raises(SettingsError, match=f"FlashInfer cannot compute this: .*{words}"):
+        resolved(hardware, replace(SMALL, **model), attention="flashinfer", **settings)
+
+
+def test_without_flashinfer_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flashinfer", None)
+    choice = resolved(replace(GPU, has_kernels=True), attention="flashinfer")
+    with pytest.raises(SettingsError, match="cannot be imported") as refusal:
+        loading._with_attention(REFERENCE, choice)
+    assert "penstock[flashinfer]" in refusal.value.remedy
 
 
 def test_weights_in_fp8_are_for_devices_that_multiply_them():

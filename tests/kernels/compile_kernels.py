@@ -121,6 +121,9 @@ def main() -> None:
     compile_sampling(ops)
     compile_linears(ops, ["bfloat16", "int8", "int4"] + ["fp8"] * has_fp8)
     compile_attention(ops, [dtype for dtype in KV_DTYPES if has_fp8 or dtype != "fp8"])
+    deterministic = kernels(deterministic=True)
+    compile_linears(deterministic, ["bfloat16"] + ["fp8"] * has_fp8)
+    compile_attention(deterministic, ["bfloat16", "int8"])
 
 
 if __name__ == "__main__":

@@ -28,6 +28,33 @@ def mend_conversions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(interpreter, "_convert_float", _convert)
 
 
+def multiply_elements_alike(patch: pytest.MonkeyPatch) -> None:
+    """Have the interpreter's products of tiles add up every element in the same order, while the
+    patch lasts. A GPU's do; numpy's library adds up some of a tile's rows otherwise than others.
+    """
+    import triton.runtime.interpreter as interpreter
+
+    def create_dot(
+        builder: Any, a: Any, b: Any, d: Any, input_precision: Any, max_num_imprecise_acc: Any
+    ) -> Any:
+        left, right = (_numbers(each, d.data.dtype) for each in (a, b))
+        total = np.zeros_like(d.data)
+        for place in range(left.shape[1]):
+            total += left[:, place, None] * right[place]
+        return interpreter.TensorHandle(total + d.data, d.dtype.scalar)
+
+    patch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
+
+
+def _numbers(tile: Any, dtype: Any) -> npt.NDArray[Any]:
+    """A tile's numbers; fp8 is kept as bits."""
+    if tile.dtype.name == "fp8e4nv":
+        found = torch.from_numpy(np.ascontiguousarray(tile.data)).view(torch.uint8)
+        return found.view(torch.float8_e4m3fn).float().numpy().astype(dtype)
+    converted: npt.NDArray[Any] = tile.data.astype(dtype)
+    return converted
+
+
 def _convert(
     data: npt.NDArray[Any], source: Any, target: Any, rounding: Any
 ) -> npt.NDArray[np.generic]:

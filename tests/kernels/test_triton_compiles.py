@@ -16,6 +16,8 @@ EXPECTED = {
     "_follow",
     "_gather",
     "_join",
+    "_join_in_order",
+    "_mix",
     "_norm",
     "_product",
     "_rope_write_kv",

@@ -26,6 +26,7 @@ _PARTS = {
     "tokenizers": "needed",
     "transformers": "optional: only tests compare against it",
     "triton": "optional: kernels for GPUs",
+    "flashinfer-python": "optional: attention on GPUs",
     "ray": "optional: several machines",
 }
 _PROMPT = "def add(a, b):\n    return a +"

@@ -41,6 +41,8 @@ def settings_rows(resolved: Resolved) -> list[Row]:
         ("device", resolved.device, resolved.device_name),
         ("weights", resolved.weights, why["weights"]),
         ("kv_dtype", resolved.kv_dtype, why["kv_dtype"]),
+        ("attention", resolved.attention, why["attention"]),
+        ("deterministic", "on" if resolved.deterministic else "off", why["deterministic"]),
         ("max_model_len", f"{resolved.max_model_len:,} tokens", why["max_model_len"]),
         ("token_budget", f"{resolved.token_budget:,} tokens a step", why["token_budget"]),
         ("max_num_seqs", f"{resolved.max_num_seqs:,}", why["max_num_seqs"]),

@@ -15,6 +15,7 @@ from penstock.engine.hardware import find_device, find_hardware, keep_to, num_th
 from penstock.engine.host import give_memory_back
 from penstock.engine.memory import fitted
 from penstock.engine.placement import WHOLE, Share
+from penstock.engine.resolving import resolve
 from penstock.engine.runner import Runner
 from penstock.engine.settings import (
     WEIGHT_BYTES,
@@ -22,21 +23,22 @@ from penstock.engine.settings import (
     ModelFacts,
     OnProgress,
     Resolved,
-    resolve,
 )
 from penstock.engine.transfers import transfers_for
 from penstock.engine.weights import WeightsPlan
-from penstock.kernels.backends import choose_ops
+from penstock.kernels.backends import choose_ops, with_flashinfer
 from penstock.kernels.ops import REFERENCE, Ops
 from penstock.models.decoder import Decoder
 from penstock.models.kv_cache import KVCache, block_bytes
 from penstock.models.loading import ModelConfig, read_config
 from penstock.models.manifest import is_snapshot
 from penstock.models.snapshot import Snapshot
+from penstock.models.spec import Alibi
 from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
 from penstock.text.tokenizer import Tokenizer
 from penstock.text.watermark import Greens
+from penstock.vocabulary.errors import SettingsError
 
 LARGEST_GRAPH = 256
 """Sequences of one token each in a recorded step."""
@@ -69,7 +71,7 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str, share: Share =
         torch.cuda.set_device(device)  # kernels in Triton go where the current device is
     elif share != WHOLE:
         keep_to(share)
-    ops, notes = choose_ops(torch.device(device), threads)
+    ops, notes = choose_ops(torch.device(device), threads, deterministic=settings.deterministic)
     has_kernels = ops is not REFERENCE
     # Two pools of threads on the same cores wait for each other: the kernels' own one computes.
     torch.set_num_threads(1 if has_kernels else threads)
@@ -77,6 +79,7 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str, share: Share =
     hardware = find_hardware(device, has_kernels=has_kernels, has_fp8=has_fp8, share=share)
     facts = _facts(name, config, model_dir, snapshot, ops)
     resolved = resolve(settings, hardware, facts)
+    ops = _with_attention(ops, resolved)
     weights = WeightsPlan(
         model_dir=model_dir,
         config=config,
@@ -94,6 +97,19 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str, share: Share =
         num_threads=threads,
         notes=notes,
     )
+
+
+def _with_attention(ops: Ops, resolved: Resolved) -> Ops:
+    """The operations with the attention that was chosen."""
+    if resolved.attention == "own":
+        return ops
+    try:
+        return with_flashinfer(ops, getattr(torch, resolved.dtype))
+    except ImportError as error:
+        raise SettingsError(
+            f"FlashInfer cannot be imported: {error}.",
+            remedy="pip install 'penstock[flashinfer]', or use --attention auto.",
+        ) from error
 
 
 def load_engine(
@@ -212,4 +228,6 @@ def _facts(
         kv_block_bytes={
             dtype: block_bytes(spec, BLOCK_SIZE, dtype, ops) for dtype in ops.kv_dtypes
         },
+        head_dim=spec.head_dim,
+        biases_keys=isinstance(spec.position, Alibi),
     )

@@ -1,26 +1,16 @@
-"""What a user may ask of the engine, and what becomes of it on a given machine with a given model.
-
-`resolve` is a pure function: no file is read and nothing is allocated in it. Every choice it makes
-comes with its reason, and `penstock serve` prints both.
+"""What a user may ask of the engine, what there is to compute with, and what becomes of both
+(`engine/resolving.py`).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from penstock.engine.cache_size import (
-    BLOCK_SIZE,
-    fitting_blocks,
-    fitting_len,
-    wanted_blocks,
-)
 from penstock.vocabulary.errors import SettingsError
 from penstock.vocabulary.sampling_params import nearest
 
 OnProgress = Callable[[int, int], None]
 """Told (bytes done, bytes in all) while weights are read."""
-
-_GIB = 2**30
 
 
 def option(default: Any, help_: str, *, secret_in: str | None = None) -> Any:
@@ -79,8 +69,18 @@ class EngineSettings(ModelSettings):
         "Compare the checksums of packed weights before serving them. Without, only their files' "
         "sizes and headers are checked.",
     )
+    attention: str = option(
+        "auto",
+        "What computes attention: auto, kernels of our own; or, on a GPU, flashinfer, for steps "
+        "that read prompts.",
+    )
     seed: int | None = option(
         None, "Makes requests that bring no seed of their own repeatable, too."
+    )
+    deterministic: bool = option(
+        False,
+        "Compute the same bits whatever else is computed at the time. That slows a GPU down; "
+        "kernels for CPUs do it anyway.",
     )
     watermark_key: str | None = option(
         None,
@@ -131,6 +131,9 @@ class ModelFacts:
     vocab_size: int
     kv_block_bytes: Mapping[str, int]
     """What a block of the cache takes, for every type that keys and values can be kept in."""
+    head_dim: int
+    biases_keys: bool
+    """Attention adds something to the score of each key: ALiBi does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +148,10 @@ class Resolved:
     dtype: str
     """The type of activations."""
     kv_dtype: str
+    attention: str
+    """own or flashinfer."""
+    deterministic: bool
+    """Results are the same bits whatever else is computed."""
     max_model_len: int
     token_budget: int
     max_num_seqs: int
@@ -178,212 +185,6 @@ WEIGHT_BYTES = {
     "int4": 0.6,
 }
 """Memory for each parameter, scales included."""
-_WORTH_ROUNDING = 50_000_000
-"""Parameters from which on int8 is what `auto` chooses: smaller models are fast anyway."""
-_WORTH_CACHING = 100_000_000
-"""Parameters from which on packing takes about a second or more."""
-
-
-def resolve(settings: EngineSettings, hardware: Hardware, model: ModelFacts) -> Resolved:
-    """Complete the settings. Raises `SettingsError` for what cannot go together."""
-    _check_values(settings)
-    reasons: dict[str, str] = {}
-    weights = _weights(settings, hardware, model, reasons)
-    dtype = _dtype(hardware, weights)
-    kv_dtype = _kv_dtype(settings, model, weights, dtype, reasons)
-    max_model_len = _max_model_len(settings, model, reasons)
-    max_num_seqs, token_budget = _step_limits(settings, hardware, reasons)
-    block_bytes = model.kv_block_bytes[kv_dtype]
-    free = hardware.free_bytes - int(model.num_parameters * WEIGHT_BYTES[weights])
-    wanted = wanted_blocks(max_model_len, max_num_seqs) if hardware.device == "cpu" else None
-    num_blocks = _num_blocks(settings, free, block_bytes, wanted, reasons)
-    max_model_len = fitting_len(settings.max_model_len, max_model_len, num_blocks, reasons)
-    return Resolved(
-        model=model.name,
-        architecture=model.architecture,
-        device=hardware.device,
-        device_name=hardware.device_name,
-        weights=weights,
-        dtype=dtype,
-        kv_dtype=kv_dtype,
-        max_model_len=max_model_len,
-        token_budget=token_budget,
-        max_num_seqs=max_num_seqs,
-        block_size=BLOCK_SIZE,
-        num_blocks=num_blocks,
-        block_bytes=block_bytes,
-        prefix_caching=settings.prefix_caching,
-        packed_cache=_packed_cache(settings, hardware, model, weights, reasons),
-        packed_cache_bytes=int(settings.packed_cache_gib * _GIB),
-        verify=settings.verify,
-        seed=settings.seed,
-        vocab_size=model.vocab_size,
-        reasons=reasons,
-    )
-
-
-def _check_values(settings: EngineSettings) -> None:
-    if settings.seed is not None and not -(2**63) <= settings.seed < 2**63:
-        raise SettingsError(f"seed {settings.seed} does not fit into 64 bits.")
-    if settings.watermark_key == "":
-        raise SettingsError("The watermark key is empty.", remedy="Leave it out to mark no text.")
-    for name in (
-        "max_grammar_chars",
-        "max_grammar_depth",
-        "grammar_timeout_s",
-        "grammar_memory_mib",
-        "kept_grammars",
-    ):
-        if getattr(settings, name) <= 0:
-            raise SettingsError(f"{name} must be above 0, not {getattr(settings, name)}.")
-
-
-def _weights(
-    settings: EngineSettings, hardware: Hardware, model: ModelFacts, reasons: dict[str, str]
-) -> str:
-    if model.packed_as is not None:
-        if settings.weights not in ("auto", model.packed_as):
-            raise SettingsError(
-                f"The snapshot holds {model.packed_as} weights, not {settings.weights}.",
-                remedy="Leave --weights out, or make another snapshot of the original model.",
-            )
-        reasons["weights"] = "as the snapshot holds them"
-        return model.packed_as
-    on_cpu = hardware.device == "cpu"
-    known = _known_weights(hardware)
-    if settings.weights in known:
-        reasons["weights"] = "as asked"
-        return settings.weights
-    if settings.weights != "auto":
-        raise SettingsError(
-            f"Unknown weights {settings.weights!r} for {hardware.device}.",
-            remedy=f"Choose one of auto, {', '.join(known)}.",
-        )
-    if model.checkpoint_weights in ("int8", "int4"):
-        reasons["weights"] = "as the checkpoint keeps them"
-        return model.checkpoint_weights
-    if not on_cpu:
-        halves = model.checkpoint_dtype in ("bfloat16", "float16")
-        reasons["weights"] = (
-            "the checkpoint's own" if halves else "half the size of the checkpoint's"
-        )
-        return model.checkpoint_dtype if halves else "bfloat16"
-    exact = "bfloat16" if model.checkpoint_dtype == "bfloat16" else "float32"
-    if hardware.has_kernels and model.num_parameters >= _WORTH_ROUNDING:
-        reasons["weights"] = f"the fastest that keeps quality; exact: --weights {exact}"
-        return "int8"
-    if model.num_parameters * 4 > hardware.free_bytes // 2:
-        reasons["weights"] = "float32 would take more than half of the free memory"
-        return "bfloat16"
-    reasons["weights"] = "exact, and fast enough for a model of this size"
-    return "float32"
-
-
-def _known_weights(hardware: Hardware) -> list[str]:
-    known = set(WEIGHT_BYTES)
-    if hardware.device == "cpu":
-        known.discard("float16")
-    if not hardware.has_fp8:
-        known.discard("fp8")
-    return [name for name in WEIGHT_BYTES if name in known]
-
-
-def _dtype(hardware: Hardware, weights: str) -> str:
-    if hardware.device == "cpu":
-        return "float32"
-    return weights if weights in ("float32", "float16") else "bfloat16"
-
-
-def _kv_dtype(
-    settings: EngineSettings, model: ModelFacts, weights: str, dtype: str, reasons: dict[str, str]
-) -> str:
-    if settings.kv_dtype in model.kv_block_bytes:
-        reasons["kv_dtype"] = "as asked"
-        return settings.kv_dtype
-    if settings.kv_dtype != "auto":
-        raise SettingsError(
-            f"Unknown kv_dtype {settings.kv_dtype!r}.",
-            remedy=f"Choose one of auto, {', '.join(model.kv_block_bytes)}.",
-        )
-    if dtype != "float32" or weights == "float32":
-        reasons["kv_dtype"] = "as activations"
-        return dtype
-    reasons["kv_dtype"] = "half the memory of float32; exact: --kv-dtype float32"
-    return "bfloat16"
-
-
-def _packed_cache(
-    settings: EngineSettings,
-    hardware: Hardware,
-    model: ModelFacts,
-    weights: str,
-    reasons: dict[str, str],
-) -> bool:
-    if model.packed_as is not None:
-        reasons["packed_cache"] = "a snapshot is packed already"
-        return False
-    if settings.packed_cache is not None:
-        reasons["packed_cache"] = "as asked"
-        return settings.packed_cache
-    packs = hardware.has_kernels or weights in ("int8", "int4")
-    if hardware.device == "cpu" and packs and model.num_parameters >= _WORTH_CACHING:
-        reasons["packed_cache"] = "weights are packed once; the next start maps them"
-        return True
-    reasons["packed_cache"] = "packing takes but a moment"
-    return False
-
-
-def _max_model_len(settings: EngineSettings, model: ModelFacts, reasons: dict[str, str]) -> int:
-    asked = settings.max_model_len
-    if asked is None:
-        reasons["max_model_len"] = "what the model was made for"
-        return model.max_positions
-    if not 2 <= asked <= model.max_positions:
-        raise SettingsError(
-            f"max_model_len {asked} is not within 2 and the model's {model.max_positions}.",
-            remedy="Leave it out to use all that the model can do.",
-        )
-    reasons["max_model_len"] = "as asked"
-    return asked
-
-
-def _step_limits(
-    settings: EngineSettings, hardware: Hardware, reasons: dict[str, str]
-) -> tuple[int, int]:
-    """(max_num_seqs, token_budget): the budget must leave at least one token for a prompt."""
-    default_budget = 512 if hardware.device == "cpu" else 2048
-    budget = settings.token_budget or default_budget
-    reasons["token_budget"] = (
-        "as asked" if settings.token_budget else f"usual on {hardware.device.split(':')[0]}"
-    )
-    num_seqs = settings.max_num_seqs or min(256, max(1, budget // 2))
-    reasons["max_num_seqs"] = "as asked" if settings.max_num_seqs else "at most half of the budget"
-    if budget < 2 or num_seqs < 1:
-        raise SettingsError(
-            f"token_budget ({budget}) must be at least 2 and max_num_seqs ({num_seqs}) at least 1."
-        )
-    if num_seqs >= budget:
-        if settings.max_num_seqs and settings.token_budget:
-            raise SettingsError(
-                f"max_num_seqs ({num_seqs}) must be less than token_budget ({budget}).",
-                remedy="Every running sequence takes one token a step; prompts need the rest.",
-            )
-        budget = 2 * num_seqs
-        reasons["token_budget"] = "twice max_num_seqs, so that prompts find room beside it"
-    return num_seqs, budget
-
-
-def _num_blocks(
-    settings: EngineSettings,
-    free: int,
-    block_bytes: int,
-    wanted: int | None,
-    reasons: dict[str, str],
-) -> int:
-    if settings.kv_cache_gib is not None:
-        reasons["kv_cache"] = "as asked"
-        return int(settings.kv_cache_gib * _GIB) // block_bytes
-    return fitting_blocks(free, block_bytes, wanted, reasons)
 
 
 def settings_from(values: dict[str, Any]) -> EngineSettings:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from penstock.kernels.linear.triton_around import round_rows
@@ -18,6 +20,9 @@ from penstock.kernels.linear.triton_matrix import (
 from penstock.kernels.linear.triton_product import Visits, product
 from penstock.kernels.packed import Fact, fact
 from penstock.kernels.quantization import Matrix
+from penstock.kernels.triton.target import power_of_two
+
+_BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +67,70 @@ def restore_experts(facts: Mapping[str, Fact], parts: Mapping[str, Tensor]) -> T
     )
 
 
+@triton.jit
+def _mix(visited, shares, out, width, top_k, BLOCK: tl.constexpr):
+    """What a token's experts made of it, each by its share, added up from the most preferred on."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    is_there = column < width
+    total = tl.zeros([BLOCK], tl.float32)
+    for number in range(top_k):
+        visit = row * top_k + number
+        found = tl.load(visited + visit * width + column, mask=is_there, other=0.0)
+        total += found.to(tl.float32) * tl.load(shares + visit)
+    tl.store(out + row * width + column, total.to(out.dtype.element_ty), mask=is_there)
+
+
 def experts(
-    x: Tensor, router_logits: Tensor, packed: TritonExperts, top_k: int, kind: str
+    x: Tensor,
+    router_logits: Tensor,
+    packed: TritonExperts,
+    top_k: int,
+    kind: str,
+    *,
+    deterministic: bool = False,
 ) -> Tensor:
-    """Send each token of x [T, D] through the top_k experts it prefers: [T, D]."""
+    """Send each token of x [T, D] through the top_k experts it prefers: [T, D]. With deterministic,
+    a token's bits do not depend on how many there are.
+    """
     if x.dim() != 2 or router_logits.shape != (len(x), packed.count):
         raise ValueError(
             f"x is {list(x.shape)} and the logits are {list(router_logits.shape)} where "
             f"rows of {packed.gate_up.in_features} and of {packed.count} are due."
         )
-    shares, chosen = torch.softmax(router_logits.float(), dim=-1).topk(top_k, dim=-1)
-    shares = shares / shares.sum(dim=-1, keepdim=True)
+    # Shares of all, renormalised over the chosen, are shares of the chosen. torch computes both
+    # steps row by row, in an order that follows from the row's length alone.
+    preferred, chosen = router_logits.float().topk(top_k, dim=-1)
+    shares = torch.softmax(preferred, dim=-1)
     expert, order = torch.sort(chosen.flatten(), stable=True)
     numbers = torch.arange(packed.count + 1, device=x.device)
     starts = torch.searchsorted(expert, numbers, out_int32=True)
-    hidden = _product(
-        x.contiguous(), packed.gate_up, Visits(order, starts, top_k, gathers=True), kind
-    )
-    visited = _product(hidden, packed.down, Visits(order, starts, top_k, gathers=False), None)
-    by_token = visited.view(len(x), top_k, x.shape[1])
-    return (by_token * shares[..., None]).sum(dim=1).to(x.dtype)
+    there, back = (Visits(order, starts, top_k, gathers=each) for each in (True, False))
+    hidden = _product(x.contiguous(), packed.gate_up, there, kind, deterministic)
+    visited = _product(hidden, packed.down, back, None, deterministic)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    if out.numel():
+        block = min(_BLOCK, power_of_two(x.shape[1]))
+        grid = (len(x), triton.cdiv(x.shape[1], block))
+        _mix[grid](visited, shares, out, x.shape[1], top_k, BLOCK=block)
+    return out
 
 
-def _product(x: Tensor, weight: PackedMatrix, visits: Visits, kind: str | None) -> Tensor:
+def _product(
+    x: Tensor, weight: PackedMatrix, visits: Visits, kind: str | None, deterministic: bool
+) -> Tensor:
     """One of the two grouped products; the first is gated."""
-    dtype, scale = x.dtype, None
+    scale = None
+    rows = x
     if weight.scheme in ("int8", "fp8"):
-        x, scale = round_rows(x, None, weight.dtype)
-    gated = kind is not None
-    return product(x, scale, weight, dtype=dtype, gated=gated, activation=kind, visits=visits)
+        rows, scale = round_rows(x, None, weight.dtype)
+    return product(
+        rows,
+        scale,
+        weight,
+        dtype=x.dtype,
+        gated=kind is not None,
+        activation=kind,
+        visits=visits,
+        deterministic=deterministic,
+    )

@@ -2,6 +2,7 @@
 
 int8 and fp8 round what they multiply token by token, in one pass with the norm before it; fp8 goes
 through torch's scaled product where that exists. Weights of four bits meet activations as they are.
+Where results are to be deterministic, the kernel computes everything.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from penstock.kernels.linear.triton_product import product
 from penstock.kernels.norm.contract import Norm
 from penstock.kernels.norm.triton import norm as normalise
 from penstock.kernels.packed import Fact, Packing, fact, part
-from penstock.kernels.quantization import FP8, Matrix
+from penstock.kernels.quantization import Matrix
 
 PACKING = Packing("triton", 1)
 _MULTIPLE = 16
@@ -81,33 +82,42 @@ def linear(
     norm: Norm | None = None,
     activation: str | None = None,
     residual: Tensor | None = None,
+    deterministic: bool = False,
 ) -> Tensor:
-    """x [T, in] through the packed weight with all that surrounds it, in x's dtype."""
-    if x.dim() != 2 or x.shape[1] != packed.weight.in_features:
-        raise ValueError(f"x is {list(x.shape)} where rows of {packed.weight.in_features} are due.")
-    shape = (len(x), packed.num_outputs)
-    if residual is not None and residual.shape != shape:
-        raise ValueError(f"The residual is {list(residual.shape)}, the output {list(shape)}.")
+    """x [T, in] through the packed weight with all that surrounds it, in x's dtype. With
+    deterministic, a row's bits do not depend on how many there are: libraries choose by that.
+    """
+    weight = packed.weight
+    _check(x, packed, residual)
     residual = None if residual is None else residual.contiguous()
-    if packed.weight.dtype.is_floating_point and packed.weight.dtype != FP8:
-        h = x if norm is None else normalise(x, norm)
-        return _through_library(h, packed, activation, residual)
-    if packed.weight.scheme == "int4":
-        h, scale = x.contiguous() if norm is None else normalise(x, norm), None
-    else:
-        h, scale = round_rows(x, norm, packed.weight.dtype)
-        if scale is not None and _has_scaled_product(packed.weight, x):
+    if weight.scheme in ("int8", "fp8"):
+        h, scale = round_rows(x, norm, weight.dtype)
+        if not deterministic and _has_scaled_product(weight, x):
             return _through_scaled_product(h, scale, packed, x.dtype, activation, residual)
+    else:
+        h, scale = x.contiguous() if norm is None else normalise(x, norm), None
+        if not deterministic and weight.scheme in FLOATS:
+            return _through_library(h, packed, activation, residual)
     return product(
         h,
         scale,
-        packed.weight,
+        weight,
         dtype=x.dtype,
         bias=packed.bias,
         gated=packed.gated,
         activation=activation,
         residual=residual,
+        deterministic=deterministic,
     )
+
+
+def _check(x: Tensor, packed: TritonLinear, residual: Tensor | None) -> None:
+    """Raises ValueError for what does not fit the weight."""
+    if x.dim() != 2 or x.shape[1] != packed.weight.in_features:
+        raise ValueError(f"x is {list(x.shape)} where rows of {packed.weight.in_features} are due.")
+    shape = (len(x), packed.num_outputs)
+    if residual is not None and residual.shape != shape:
+        raise ValueError(f"The residual is {list(residual.shape)}, the output {list(shape)}.")
 
 
 def _through_library(

@@ -19,6 +19,10 @@ from penstock.kernels.triton.target import dot_type
 
 _TILES = ((16, 32, 256), (64, 64, 128), (128, 128, 64))
 """Rows, outputs and bytes of inputs of a tile: for so many rows, the last for any more."""
+_ONE_TILE = _TILES[1]
+"""The one for any number of rows where a row's sums must have one order: how a tile's product adds
+up follows from its size.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,7 @@ def product(
     activation: str | None = None,
     residual: Tensor | None = None,
     visits: Visits | None = None,
+    deterministic: bool = False,
 ) -> Tensor:
     """Rows x [T, K], rounded with x_scale [T] where the weight is int8 or fp8, times a weight: [T,
     N] in dtype, or [T, N / 2] of a gated one. With visits, a row for each of them.
@@ -173,7 +178,7 @@ def product(
     num_outputs = weight.out_features // (2 if gated else 1)
     out = torch.empty(num_rows, num_outputs, dtype=dtype, device=x.device)
     order, starts, num_matrices, top_k, gathers = _groups(visits)
-    rows, columns, num_bytes = _tile(-(-num_rows // num_matrices))
+    rows, columns, num_bytes = _tile(-(-num_rows // num_matrices), deterministic)
     num_tiles = triton.cdiv(num_rows, rows)
     if visits is not None:
         num_tiles = most_tiles(num_rows, num_matrices, rows)
@@ -202,5 +207,7 @@ def _groups(visits: Visits | None) -> tuple[Tensor | None, Tensor | None, int, i
     return visits.order, visits.starts, num_matrices, visits.top_k, visits.gathers
 
 
-def _tile(num_rows: int) -> tuple[int, int, int]:
+def _tile(num_rows: int, deterministic: bool) -> tuple[int, int, int]:
+    if deterministic:
+        return _ONE_TILE
     return next((tile for tile in _TILES if num_rows <= tile[0]), _TILES[-1])

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+FLASHINFER_HEAD_DIMS = (64, 128, 256)
+"""Sizes of heads for which FlashInfer has kernels on every GPU of ours."""
+FLASHINFER_DTYPES = ("bfloat16", "float16")
+"""Types in which it takes queries, keys and values."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionShape:

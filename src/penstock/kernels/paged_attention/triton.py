@@ -2,10 +2,13 @@
 length in one launch.
 
 A tile is a few neighbouring tokens of a slice times the query heads that share a key-value head
-(https://arxiv.org/abs/2511.11581); a program walks over the keys that its tile sees, softmax on the
-way (https://arxiv.org/abs/2205.14135). Where a step has few tiles and long contexts, keys are cut
-into ranges, a program for each, and a second pass joins what the ranges found
-(https://arxiv.org/abs/2311.01282).
+(https://arxiv.org/abs/2511.11581); a program walks over the keys that its tile sees. Where a step
+has few tiles and long contexts, keys are cut into ranges, a program for each, and a second pass
+joins what the ranges found.
+
+Where results are to be deterministic, tiles have one size, ranges one length, and what ranges found
+is put together in their order. Whether one program walks over all of a tile's ranges, or one over
+each, still follows from the step, and changes no bit.
 """
 
 from dataclasses import dataclass
@@ -17,6 +20,8 @@ from torch import Tensor
 
 from penstock.kernels.kv_cache.triton import LayerKV
 from penstock.kernels.paged_attention.contract import AttentionShape
+from penstock.kernels.paged_attention.triton_join import join, mean
+from penstock.kernels.paged_attention.triton_walk import LOG2_E, walk
 from penstock.kernels.step_layout import StepLayout
 from penstock.kernels.triton.search import group_of, most_tiles, tile_of
 from penstock.kernels.triton.target import (
@@ -29,9 +34,12 @@ from penstock.kernels.triton.target import (
 KEYS_TILE = 64
 FEW_ROWS, MANY_ROWS = 16, 64
 """Rows of a tile, tokens times heads, in a step of single tokens, and in one with longer slices."""
+FIXED_ROWS = 32
+"""The same of all steps, where results are deterministic: a compromise."""
 SHORTEST_RANGE = 256
-"""Keys for which a program of their own is worth starting."""
-_LOG2_E = tl.constexpr(1.4426950408889634)
+"""Keys for which a program of their own is worth starting. A multiple of a tile's."""
+MOST_KEPT = 2**24
+"""Numbers that ranges of one fixed length may leave to be put together: 64 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +54,18 @@ class AttentionPlan:
     num_tiles: int
     """At least as many as there are; programs beyond the last one leave at once."""
     num_ranges: int
-    """Into so many each sequence's keys are cut."""
+    """Into so many each sequence's keys are cut, a program for each; 1 where they are not."""
     least_range: int = SHORTEST_RANGE
+    fixed_range: int = 0
+    """The length of all ranges, where results are deterministic; else 0."""
 
 
-def plan_attention(layout: StepLayout, shape: AttentionShape, block_size: int) -> AttentionPlan:
-    """How a step is cut into tiles and ranges: host arithmetic, nothing waits for the device."""
+def plan_attention(
+    layout: StepLayout, shape: AttentionShape, block_size: int, *, deterministic: bool = False
+) -> AttentionPlan:
+    """How a step is cut into tiles and ranges: host arithmetic, nothing waits for the device. With
+    deterministic, a token's bits do not depend on it.
+    """
     num_sequences = len(layout.query_lens_host)
     check_rows(layout.block_table, "block_table", num_sequences, None)
     check_rows(layout.cu_seqlens_q, "cu_seqlens_q", num_sequences + 1)
@@ -59,13 +73,21 @@ def plan_attention(layout: StepLayout, shape: AttentionShape, block_size: int) -
     check_bias(shape)
     group = shape.num_heads // shape.num_kv_heads
     singles = max(layout.query_lens_host, default=0) <= 1
-    rows = power_of_two(group, least=FEW_ROWS if singles else MANY_ROWS)
+    least = FIXED_ROWS if deterministic else FEW_ROWS if singles else MANY_ROWS
+    rows = power_of_two(group, least=least)
     num_tiles = most_tiles(sum(layout.query_lens_host), num_sequences, rows // group)
     longest = max(layout.context_lens_host, default=0)
     idle = 2 * num_multiprocessors(layout.positions.device)
     num_ranges = idle // max(1, num_tiles * shape.num_kv_heads)
-    num_ranges = max(1, min(num_ranges, longest // SHORTEST_RANGE))
-    return AttentionPlan(layout, shape, block_size, rows, num_tiles, num_ranges)
+    if not deterministic:
+        num_ranges = max(1, min(num_ranges, longest // SHORTEST_RANGE))
+        return AttentionPlan(layout, shape, block_size, rows, num_tiles, num_ranges)
+    num_fixed = max(1, -(-longest // SHORTEST_RANGE))
+    kept = sum(layout.query_lens_host) * shape.num_heads * shape.head_dim * num_fixed
+    num_ranges = num_fixed if num_ranges > 1 and kept <= MOST_KEPT else 1
+    return AttentionPlan(
+        layout, shape, block_size, rows, num_tiles, num_ranges, fixed_range=SHORTEST_RANGE
+    )
 
 
 def check_bias(shape: AttentionShape) -> None:
@@ -75,72 +97,37 @@ def check_bias(shape: AttentionShape) -> None:
 
 
 @triton.jit
-def _walk(
-    query, position, heads, rows, kept, scales, table, kv_head, num_kv_heads, first, end, bias,
-    max_positions, scale, window, block_size, size,
-    DOT: tl.constexpr, TILE: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
-):  # fmt: skip
-    """Softmax over the keys from first to end: the best score and the sum of weights [M] of each
-    query, and the weighted sum of values [M, D].
+def _range_of(
+    part, num_ranges, context_len, end, least_range, FIXED: tl.constexpr, TILE: tl.constexpr
+):
+    """Where the keys of a range begin and end, of those before `end`. It has none where it begins
+    behind that.
     """
-    element = tl.arange(0, D)[None, :]
-    best = tl.full([M], float("-inf"), tl.float32)
-    total = tl.zeros([M], tl.float32)
-    out = tl.zeros([M, D], tl.float32)
-    for start in range(first // TILE * TILE, end, TILE):
-        keys_at = start + tl.arange(0, TILE)
-        is_there = (keys_at >= first) & (keys_at < end)
-        block = tl.load(table + keys_at // block_size, mask=is_there, other=0)
-        row = (block * 2 * num_kv_heads + kv_head) * block_size + keys_at % block_size
-        value_row = row + num_kv_heads * block_size
-        in_head = is_there[:, None] & (element < size)
-        key = tl.load(kept + row[:, None] * size + element, mask=in_head, other=0.0)
-        value = tl.load(kept + value_row[:, None] * size + element, mask=in_head, other=0.0)
-        scores = tl.dot(query, tl.trans(key.to(DOT)), input_precision="ieee") * scale
-        if scales is not None:
-            scores *= tl.load(scales + row, mask=is_there, other=0.0)[None, :]
-        if bias is not None:
-            place = heads[:, None] * max_positions + keys_at[None, :]
-            is_known = rows[:, None] & is_there[None, :]
-            scores += tl.load(bias + place, mask=is_known, other=0.0) * _LOG2_E
-        scores = _seen(scores, position, keys_at, window)
-        weight, best, total, out = _weigh(scores, best, total, out)
-        if scales is not None:
-            weight *= tl.load(scales + value_row, mask=is_there, other=0.0)[None, :]
-        out = tl.dot(weight.to(DOT), value.to(DOT), out, input_precision="ieee")
-    return best, total, out
-
-
-@triton.jit
-def _seen(scores, position, keys_at, window):
-    """Scores [M, N], minus infinity where a query does not see a key."""
-    sees = keys_at[None, :] <= position[:, None]
-    if window is not None:
-        sees = sees & (keys_at[None, :] > position[:, None] - window)
-    return tl.where(sees, scores, float("-inf"))
-
-
-@triton.jit
-def _weigh(scores, best, total, out):
-    """Weights [M, N] of a tile's keys, in powers of two, and what came before in their measure."""
-    new_best = tl.maximum(best, tl.max(scores, axis=1))
-    known = tl.where(new_best == float("-inf"), 0.0, new_best)
-    weight = tl.exp2(scores - known[:, None])
-    shrunk = tl.exp2(best - known)
-    return weight, new_best, total * shrunk + tl.sum(weight, axis=1), out * shrunk[:, None]
+    if FIXED > 0:
+        length = tl.where(num_ranges > 1, FIXED, tl.maximum(end, 1))
+    else:
+        length = tl.maximum(tl.cdiv(context_len, num_ranges * TILE) * TILE, least_range)
+    return part * length, tl.minimum(end, (part + 1) * length)
 
 
 @triton.jit(do_not_specialize=["num_sequences", "table_stride", "num_ranges"])
 def _attend(
     query, query_stride, kept, scales, table, table_stride, starts, context_lens, num_sequences,
     bias, max_positions, scale, window, num_heads, num_kv_heads, size, block_size,
-    out, partial, logsums, num_ranges, least_range,
-    GROUP: tl.constexpr, DOT: tl.constexpr, TILE: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
+    out, partial, sums, num_ranges, least_range, GROUP: tl.constexpr, DOT: tl.constexpr,
+    TILE: tl.constexpr, FIXED: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     tile, kv_head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     sequence = group_of(starts, num_sequences, tile, M // GROUP)
     start, query_len, begin = tile_of(starts, sequence, tile, M // GROUP)
-    if begin < query_len:
+    context_len = tl.load(context_lens + sequence)
+    before = context_len - query_len
+    end = before + tl.minimum(begin + M // GROUP, query_len)
+    first, last = _range_of(part, num_ranges, context_len, end, least_range, FIXED, TILE)
+    is_needed = begin < query_len
+    if FIXED > 0:
+        is_needed = is_needed & (first < end)
+    if is_needed:
         row = tl.arange(0, M)
         token = begin + row // GROUP
         is_there = (row < M // GROUP * GROUP) & (token < query_len)
@@ -150,55 +137,33 @@ def _attend(
         place = (start + token).to(tl.int64)[:, None]
         place_in_query = place * query_stride + heads[:, None] * size + element
         q = tl.load(query + place_in_query, mask=in_head, other=0.0).to(DOT)
-        before = tl.load(context_lens + sequence) - query_len
-        end = before + tl.minimum(begin + M // GROUP, query_len)
-        range_len = tl.cdiv(before + query_len, num_ranges * TILE) * TILE
-        if partial is not None:
-            range_len = tl.maximum(range_len, least_range)
-        first = part * range_len
         if window is not None:
             first = tl.maximum(first, before + begin - window + 1)
-        best, total, found = _walk(
+        best, total, found = walk(
             q, before + token, heads, is_there, kept, scales, table + sequence * table_stride,
-            kv_head, num_kv_heads, first, tl.minimum(end, (part + 1) * range_len), bias,
-            max_positions, scale * _LOG2_E, window, block_size, size, DOT, TILE, M, D,
+            kv_head, num_kv_heads, first, last, bias, max_positions, scale * LOG2_E, window,
+            block_size, size, FIXED, DOT, TILE, M, D,
         )  # fmt: skip
-        place = place * num_heads + heads[:, None]
         _leave(
-            found, best, total, place, in_head, is_there, out, partial, logsums, part, num_ranges,
-            element, size,
+            found, best, total, place * num_heads + heads[:, None], in_head, is_there, out,
+            partial, sums, part, num_ranges, element, size,
         )  # fmt: skip
 
 
 @triton.jit
 def _leave(
-    found, best, total, place, in_head, is_there, out, partial, logsums, part, num_ranges, element,
+    found, best, total, place, in_head, is_there, out, partial, sums, part, num_ranges, element,
     size,
 ):  # fmt: skip
     """Write what a tile's queries found: as their result, or as that of one range."""
-    found = found / tl.where(total == 0, 1.0, total)[:, None]
-    if partial is None:
-        tl.store(out + place * size + element, found.to(out.dtype.element_ty), mask=in_head)
-    else:
+    result = mean(found, total).to(out.dtype.element_ty)
+    tl.store(out + place * size + element, result, mask=in_head & (num_ranges == 1))
+    if partial is not None:
         place = place * num_ranges + part
-        tl.store(partial + place * size + element, found, mask=in_head)
-        logsum = tl.where(total == 0, float("-inf"), best + tl.log2(total))
-        tl.store(logsums + place, logsum[:, None], mask=is_there[:, None])
-
-
-@triton.jit(do_not_specialize=["num_ranges"])
-def _join(partial, logsums, out, size, num_ranges, RANGES: tl.constexpr, D: tl.constexpr):
-    """One head of one token: what its ranges found, weighted by how much each had to say."""
-    row = tl.program_id(0).to(tl.int64)
-    part, element = tl.arange(0, RANGES), tl.arange(0, D)
-    logsum = tl.load(logsums + row * num_ranges + part, mask=part < num_ranges, other=float("-inf"))
-    weight = tl.exp2(logsum - tl.max(logsum, axis=0))
-    weight /= tl.sum(weight, axis=0)
-    place = (row * num_ranges + part)[:, None] * size + element[None, :]
-    is_there = (part < num_ranges)[:, None] & (element < size)[None, :]
-    found = tl.load(partial + place, mask=is_there, other=0.0)
-    joined = tl.sum(found * weight[:, None], axis=0)
-    tl.store(out + row * size + element, joined.to(out.dtype.element_ty), mask=element < size)
+        tl.store(partial + place * size + element, found, mask=in_head & (num_ranges > 1))
+        is_range = is_there[:, None] & (num_ranges > 1)
+        tl.store(sums + 2 * place, best[:, None], mask=is_range)
+        tl.store(sums + 2 * place + 1, total[:, None], mask=is_range)
 
 
 def paged_attention(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> Tensor:
@@ -208,37 +173,38 @@ def paged_attention(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> Tenso
     _check_query(query, cache, plan)
     if not out.numel():
         return out
-    partial, logsums = _room_for_ranges(out, plan.num_ranges)
+    partial, sums = _room_for_ranges(out, plan)
     bias, block_table = shape.key_bias, layout.block_table
     kept = cache.heads, cache.scales, block_table, block_table.stride(0)
     slices = layout.cu_seqlens_q, layout.context_lens, len(block_table)
     biases = bias, 0 if bias is None else bias.shape[1]
     sizes = shape.num_heads, shape.num_kv_heads, size, plan.block_size
-    results = out, partial, logsums, plan.num_ranges, plan.least_range
+    results = out, partial, sums, plan.num_ranges, plan.least_range
     _attend[(plan.num_tiles, shape.num_kv_heads, plan.num_ranges)](
         *(query, query.stride(0), *kept, *slices, *biases),
         *(shape.scale, shape.window, *sizes, *results),
         GROUP=shape.num_heads // shape.num_kv_heads,
         DOT=dot_type(query.dtype),
         TILE=KEYS_TILE,
+        FIXED=plan.fixed_range,
         M=plan.rows,
         D=power_of_two(size, least=16),
     )
-    if partial is not None:
-        ranges = power_of_two(plan.num_ranges)
-        _join[(out.numel() // size,)](
-            *(partial, logsums, out, size, plan.num_ranges), RANGES=ranges, D=power_of_two(size)
-        )
+    if partial is not None and sums is not None and plan.num_ranges > 1:
+        join(partial, sums, layout.positions, out, plan.fixed_range)
     return out
 
 
-def _room_for_ranges(out: Tensor, num_ranges: int) -> tuple[Tensor | None, Tensor | None]:
-    """Where ranges leave what they found, and how much it weighs; none for a single range."""
-    if num_ranges == 1:
+def _room_for_ranges(out: Tensor, plan: AttentionPlan) -> tuple[Tensor | None, Tensor | None]:
+    """Where ranges leave what they found, and the best score and the sum of weights with it. None
+    for a single range; for fixed ones no room, so that it is the same program.
+    """
+    if plan.num_ranges == 1 and not plan.fixed_range:
         return None, None
     tokens, heads, size = out.shape
-    partial = torch.empty(tokens, heads, num_ranges, size, device=out.device)
-    return partial, torch.empty(tokens, heads, num_ranges, device=out.device)
+    count = plan.num_ranges if plan.num_ranges > 1 else 0
+    partial = torch.empty(tokens, heads, count, size, device=out.device)
+    return partial, torch.empty(tokens, heads, count, 2, device=out.device)
 
 
 def _check_query(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> None:

@@ -1,6 +1,7 @@
 """A GPU's operations: those of the reference, replaced where a kernel stands in Triton."""
 
 from dataclasses import fields, replace
+from functools import partial
 
 import torch
 
@@ -26,19 +27,21 @@ FP8_CAPABILITY = (8, 9)
 _NO_COMPUTATION = {"kv_dtypes", "packing"}
 
 
-def triton_ops(device: torch.device) -> tuple[Ops, list[str]]:
+def triton_ops(device: torch.device, *, deterministic: bool) -> tuple[Ops, list[str]]:
     """The operations for a GPU, and what to say of them. Raises ImportError for one that is too
     old, or without Triton.
     """
     capability = torch.cuda.get_device_capability(device)
     if torch.version.hip is None and capability < OLDEST_CAPABILITY:
         raise ImportError(f"compute capability {capability} is below {OLDEST_CAPABILITY}")
-    ops = kernels(has_fp8=capability >= FP8_CAPABILITY)
+    ops = kernels(has_fp8=capability >= FP8_CAPABILITY, deterministic=deterministic)
     return ops, [f"Kernels: Penstock's own in Triton, on {device}.", *_gaps(ops)]
 
 
-def kernels(*, has_fp8: bool = True) -> Ops:
-    """The operations, on whatever device their tensors are."""
+def kernels(*, has_fp8: bool = True, deterministic: bool = False) -> Ops:
+    """The operations, on whatever device their tensors are. With deterministic, all sums have one
+    order: the other operations have but one anyway.
+    """
     return replace(
         REFERENCE,
         embedding=embedding,
@@ -46,16 +49,16 @@ def kernels(*, has_fp8: bool = True) -> Ops:
         packing=PACKING,
         pack_linear=pack_linear,
         restore_linear=restore_linear,
-        linear=linear,
+        linear=partial(linear, deterministic=deterministic),
         kv_dtypes=tuple(dtype for dtype in KV_DTYPES if has_fp8 or dtype != "fp8"),
         kv_parts=kv_parts,
         layer_kv=layer_kv,
         rope_write_kv=rope_write_kv,
-        plan_attention=plan_attention,
+        plan_attention=partial(plan_attention, deterministic=deterministic),
         paged_attention=paged_attention,
         pack_experts=pack_experts,
         restore_experts=restore_experts,
-        experts=experts,
+        experts=partial(experts, deterministic=deterministic),
         argmax=argmax,
         draw=draw,
         top_logprobs=top_logprobs,

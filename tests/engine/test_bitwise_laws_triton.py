@@ -1,0 +1,118 @@
+"""With --deterministic the engine's laws hold bit for bit on the kernels in Triton, here in the
+interpreter: tokens, and the log probabilities reported of them, are the same numbers. Planning
+ahead, as on a GPU.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.engine import loading
+from penstock.engine.engine import Engine
+from penstock.vocabulary.messages import Output, TokenLogprobs
+from penstock.vocabulary.sampling_params import SamplingParams
+from tests.engine.test_planning_ahead import Recordings, ahead
+from tests.engine.tiny_engine import make_engine, run
+from tests.kernels.interpreter import mend_conversions, multiply_elements_alike
+from tests.tiny_models import make_tiny_checkpoint
+
+pytest.importorskip("triton")
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.filterwarnings("ignore:.* encountered:RuntimeWarning"),
+]
+
+PROMPT = [3 + 7 * number % 97 for number in range(18)]
+OTHER = [5 + 11 * number % 89 for number in range(15)]
+REPORTED = SamplingParams(
+    temperature=1, top_p=0.95, max_tokens=4, ignore_eos=True, seed=7, logprobs=3
+)
+PLAIN = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+
+
+@pytest.fixture(scope="module", params=["qwen3", "mixtral"])
+def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_checkpoint(request.param, tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def triton_ops() -> Iterator[None]:
+    """Every engine made here computes with the kernels that its settings ask for."""
+    from penstock.kernels.triton.backend import kernels
+
+    with pytest.MonkeyPatch.context() as patch:
+        mend_conversions(patch)
+        multiply_elements_alike(patch)
+        patch.setattr(
+            loading,
+            "choose_ops",
+            lambda device, num_threads, deterministic: (kernels(deterministic=deterministic), []),
+        )
+        yield
+
+
+def engine_of(model_dir: Path, **settings: object) -> Engine:
+    made = make_engine(
+        model_dir, kv_cache_gib=0.001, deterministic=True, **{"num_blocks": 16, **settings}
+    )
+    return ahead(made)
+
+
+def reported(outputs: list[Output]) -> list[TokenLogprobs]:
+    return [entry for output in outputs for entry in output.logprobs]
+
+
+def answer(engine: Engine) -> list[TokenLogprobs]:
+    return reported(run(engine, {"mine": (PROMPT, REPORTED)})["mine"][0])
+
+
+@pytest.fixture(scope="module")
+def alone(model_dir: Path) -> list[TokenLogprobs]:
+    """What an engine with nothing else to do says of the prompt's continuation."""
+    found = answer(engine_of(model_dir))
+    assert len({entry.logprob for entry in found}) == REPORTED.max_tokens
+    return found
+
+
+def test_a_prompt_in_chunks_and_in_company_equals_the_whole_prompt_alone(
+    model_dir: Path, alone: list[TokenLogprobs]
+) -> None:
+    engine = engine_of(model_dir, token_budget=9, max_num_seqs=3)
+    requests = {"one": (OTHER[:5], PLAIN), "two": (OTHER, PLAIN), "mine": (PROMPT, REPORTED)}
+    assert reported(run(engine, requests)["mine"][0]) == alone
+
+
+def test_a_cached_prefix_equals_a_cold_one(model_dir: Path, alone: list[TokenLogprobs]) -> None:
+    engine = engine_of(model_dir)
+    run(engine, {"first": (PROMPT[:17], PLAIN)})
+    assert answer(engine) == alone
+    assert engine.stats().prefix_hits == 16
+
+
+def test_a_preempted_sequence_equals_an_undisturbed_one(
+    model_dir: Path, alone: list[TokenLogprobs]
+) -> None:
+    engine = engine_of(model_dir, num_blocks=3, promise_tokens=1, prefix_caching=False)
+    found = run(engine, {"other": (OTHER, PLAIN), "mine": (PROMPT, REPORTED)})
+    assert engine.stats().num_preemptions > 0
+    assert reported(found["mine"][0]) == alone
+
+
+def test_a_recorded_step_equals_one_that_is_not(
+    model_dir: Path, alone: list[TokenLogprobs]
+) -> None:
+    """Recorded steps have the longest context there may be, and empty rows."""
+    recordings = Recordings()
+    engine = ahead(engine_of(model_dir), recordings.record)
+    requests = {"one": (OTHER[:5], PLAIN), "two": (OTHER, PLAIN), "mine": (PROMPT, REPORTED)}
+    assert reported(run(engine, requests)["mine"][0]) == alone
+    assert recordings.count
+
+
+def test_int8_keeps_the_laws_too(model_dir: Path) -> None:
+    kept = {"weights": "int8", "kv_dtype": "int8"}
+    whole = answer(engine_of(model_dir, **kept))
+    engine = engine_of(model_dir, token_budget=7, max_num_seqs=2, **kept)
+    found = run(engine, {"other": (OTHER, PLAIN), "mine": (PROMPT, REPORTED)})
+    assert reported(found["mine"][0]) == whole

@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.opened import FLAGS, Opened
 from tests.endtoend.served import penstock_serve
 from tests.server.serving import listening
 
 TIMEOUT_MS = 20_000
+expect.set_options(timeout=TIMEOUT_MS)  # an engine at work leaves a browser little of the machine
 
 
 @pytest.fixture(scope="module")

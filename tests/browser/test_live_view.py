@@ -28,8 +28,10 @@ def busy(url: str) -> Iterator[None]:
 
     with ThreadPoolExecutor(2) as pool:
         clients = [pool.submit(ask) for _ in range(2)]
-        yield
-        has_ended.set()
+        try:
+            yield
+        finally:
+            has_ended.set()
     for client in clients:
         client.result()
 

@@ -24,7 +24,7 @@ OLDEST_CAPABILITY = (8, 0)
 """Compute capability from which on the kernels' types and products exist: Ampere's."""
 FP8_CAPABILITY = (8, 9)
 """Likewise for floats of eight bits: Ada's."""
-_NO_COMPUTATION = {"kv_dtypes", "packing"}
+_NO_COMPUTATION = {"kv_dtypes", "packing", "recorder"}
 
 
 def triton_ops(device: torch.device, *, deterministic: bool) -> tuple[Ops, list[str]]:

@@ -3,7 +3,9 @@
 import httpx
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
+from penstock.cli.app import app
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.errors import SettingsError
 from penstock.vocabulary.grammar import Grammar
@@ -292,6 +294,22 @@ async def test_vertex_finds_the_server_where_its_environment_says():
         assert answer.json() == {"predictions": ["Hello!"]}
         answer = await client.post("/generate", json={"inputs": "a"})
         assert answer.json() == {"generated_text": "Hello!"}
+
+
+def test_vertex_s_environment_is_heeded_by_the_command(monkeypatch):
+    given = []
+    monkeypatch.setattr("penstock.cli.serve.run", lambda *settings: given.append(settings[2]))
+    environment = {
+        "AIP_HTTP_PORT": "8085",
+        "AIP_PREDICT_ROUTE": "/v1/endpoints/12:predict",
+        "AIP_HEALTH_ROUTE": "/v1/endpoints/12",
+    }
+    result = CliRunner().invoke(app, ["serve"], env=environment)
+    assert result.exit_code == 0, result.output
+    (server,) = given
+    assert server.port == 8085
+    assert server.vertex_predict_route == "/v1/endpoints/12:predict"
+    assert server.vertex_health_route == "/v1/endpoints/12"
 
 
 @pytest.mark.parametrize("route", ["predict", "/a{b}", "/a b"])

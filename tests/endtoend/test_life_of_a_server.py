@@ -45,10 +45,12 @@ async def test_a_full_queue_answers_429_and_says_when_to_come_back(small):
         assert refused.status_code == 429
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert refused.json()["error"]["message"]
+        assert (await ask(client, temperature="hot")).status_code == 429  # nobody looks at it
         busy[0].cancel()
         assert await asyncio.to_thread(
             eventually, lambda: small.metric("num_requests_waiting") <= 1
         )
+        assert (await ask(client, temperature="hot")).status_code == 400
         welcome = asyncio.create_task(ask(client, max_tokens=1))
         for task in busy[1:]:
             task.cancel()

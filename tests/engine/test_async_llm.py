@@ -84,8 +84,11 @@ def check_that_what_cannot_be_is_refused(llm: AsyncLLM, prompt: list[int]) -> No
     with pytest.raises(Overloaded) as refusal:
         llm.submit(prompt, LONG)
     assert refusal.value.retry_after_s >= 1
+    with pytest.raises(Overloaded, match="2 completions"):
+        llm.check_room()
     for generation in (running, waiting, running):
         generation.cancel()
+    llm.check_room()
 
 
 async def check_that_what_is_cancelled_or_left_frees_its_blocks(

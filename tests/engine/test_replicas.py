@@ -163,11 +163,14 @@ async def test_the_queue_of_each_is_bounded_and_full_means_that_all_are(scripted
         busy = [llm.submit(prompt(number), LONG) for number in range(3)]
         with pytest.raises(Overloaded, match="3 completions"):
             llm.submit(prompt(9), SamplingParams(n=2))
+        llm.check_room()  # for one there is
         busy.append(llm.submit(prompt(3), LONG))
         assert loads(llm) == [2, 2]
         with pytest.raises(Overloaded) as refusal:
             llm.submit(prompt(9), LONG)
         assert refusal.value.retry_after_s >= 1
+        with pytest.raises(Overloaded, match="4 completions"):
+            llm.check_room()
         with pytest.raises(InvalidRequest, match="3 completions are more than the 2"):
             llm.submit(prompt(9), SamplingParams(n=3))
         await until(lambda: llm.stats.num_waiting == 2)

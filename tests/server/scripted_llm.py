@@ -18,7 +18,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from penstock.engine.step_log import StepLog
 from penstock.engine.transcript import Transcript
 from penstock.text.tokenizer import Tokenizer
-from penstock.vocabulary.errors import EngineFailed, InvalidRequest
+from penstock.vocabulary.errors import EngineFailed, InvalidRequest, Overloaded, Unavailable
 from penstock.vocabulary.messages import (
     EngineStats,
     FinishReason,
@@ -122,6 +122,11 @@ class ScriptedLLM:
 
     def reset_prefix_cache(self) -> None:
         self.num_resets += 1
+
+    def check_room(self) -> None:
+        is_full = isinstance(self.refusal, Overloaded | Unavailable)
+        if self.refusal is not None and is_full and not self.num_until_refusal:
+            raise self.refusal
 
     def submit(
         self,

@@ -218,6 +218,13 @@ class AsyncLLM:
         transcript = Transcript(request, self.tokenizer, shown_token_ids=shown_token_ids)
         return replica.submit(request, transcript)
 
+    def check_room(self) -> None:
+        """Whether there is room for one completion more.
+
+        Raises `Overloaded` if too many wait already, and `Unavailable` while there is no engine.
+        """
+        self._replicas.check_room()
+
     def reset_prefix_cache(self) -> None:
         """Have all engines forget all cached prefixes. Raises `Unavailable` while there is none."""
         self._replicas.reset_prefix_caches()

@@ -85,6 +85,10 @@ class Replicas:
             replica.reset_prefix_cache()
             self._forget(replica.number)
 
+    def check_room(self) -> None:
+        """Raises what `choose` would now raise of any request, however small."""
+        _with_room(_answering(self._running()), 1)
+
     def choose(self, request: Request) -> Replica:
         """The one to submit this request to, now.
 
@@ -96,8 +100,7 @@ class Replicas:
             raise InvalidRequest(
                 f"Request id {request.request_id!r} is in use.", param="request_id"
             )
-        answering = [replica for replica in running if replica.is_ready] or running
-        with_room = _with_room(answering, request.sampling.n)
+        with_room = _with_room(_answering(running), request.sampling.n)
         return with_room[0] if len(self.all) == 1 else self._least(with_room, request)
 
     def _least(self, replicas: Sequence[Replica], request: Request) -> Replica:
@@ -132,6 +135,11 @@ def summed(stats: Iterable[EngineStats]) -> EngineStats:
     return EngineStats(
         **{name: sum(getattr(one, name) for one in every) for name in EngineStats.__struct_fields__}
     )
+
+
+def _answering(running: list[Replica]) -> list[Replica]:
+    """Where nobody answers, any that runs may yet."""
+    return [replica for replica in running if replica.is_ready] or running
 
 
 def _with_room(replicas: Sequence[Replica], num_sequences: int) -> list[Replica]:

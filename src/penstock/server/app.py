@@ -7,6 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import penstock
 from penstock.server.admin import ADMIN
+from penstock.server.admission import Admission
 from penstock.server.auth import Auth, check_admin, is_loopback
 from penstock.server.body_limit import BodyLimit
 from penstock.server.endpoint import Endpoint
@@ -43,6 +44,7 @@ def app_around(front: Front) -> DescribedApp:
             Middleware(
                 BodyLimit, front.settings.max_body_bytes, front.settings.max_total_body_bytes
             ),
+            Middleware(Admission, front, endpoints),
         ],
     )
     app.endpoints = endpoints

@@ -16,7 +16,9 @@ class Endpoint:
     """One route. `body` and `answer` document it; `streams` if it may answer with events.
 
     Where dialects share a path, a body with the field `told_by` is meant for this endpoint. `open`
-    doors need no key; behind `admin` ones the server is steered, and they need an admin key.
+    doors need no key; behind `admin` ones the server is steered, and they need an admin key. While
+    no more may wait for the engine, a request to one that is `refused_early` is refused before its
+    body is understood (`server/admission.py`).
     """
 
     method: str
@@ -30,6 +32,7 @@ class Endpoint:
     told_by: str = ""
     open: bool = False
     admin: bool = False
+    refused_early: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,11 @@ class Front:
         if self.is_draining:
             raise Unavailable("The server is shutting down.")
 
+    def check_room(self) -> None:
+        """Refuse new work that could not even wait."""
+        self.check_open()
+        self.llm.check_room()
+
     def drain(self) -> None:
         """Finish what is running, take nothing new, and then leave."""
         if not self.is_draining:

@@ -87,6 +87,7 @@ CREATE_MESSAGE = Endpoint(
     answer=MessageAnswer,
     streams=True,
     wording=ANTHROPIC_WORDING,
+    refused_early=True,
 )
 COUNT_TOKENS = Endpoint(
     "POST",

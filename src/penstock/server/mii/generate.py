@@ -126,5 +126,12 @@ ASK_DEPLOYMENT = Endpoint(
     streams=True,
 )
 GENERATE = Endpoint(
-    "POST", "/generate", generate, body=TextBody, answer=Texts, streams=True, told_by="prompt"
+    "POST",
+    "/generate",
+    generate,
+    body=TextBody,
+    answer=Texts,
+    streams=True,
+    told_by="prompt",
+    refused_early=True,
 )

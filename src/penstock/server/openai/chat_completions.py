@@ -63,5 +63,11 @@ def _with_chat_options(
 
 
 CREATE_CHAT_COMPLETION = Endpoint(
-    "POST", "/v1/chat/completions", create, body=ChatBody, answer=ChatCompletion, streams=True
+    "POST",
+    "/v1/chat/completions",
+    create,
+    body=ChatBody,
+    answer=ChatCompletion,
+    streams=True,
+    refused_early=True,
 )

@@ -126,5 +126,11 @@ def _with_prompt_logprobs(params: SamplingParams, num_top: int | None) -> Sampli
 
 
 CREATE_COMPLETION = Endpoint(
-    "POST", "/v1/completions", create, body=CompletionBody, answer=Completion, streams=True
+    "POST",
+    "/v1/completions",
+    create,
+    body=CompletionBody,
+    answer=Completion,
+    streams=True,
+    refused_early=True,
 )

@@ -152,4 +152,11 @@ def _in_base64(vector: list[float]) -> Any:
     return b64encode(floats.tobytes()).decode()
 
 
-CREATE_EMBEDDING = Endpoint("POST", "/v1/embeddings", create, body=EmbeddingBody, answer=Embeddings)
+CREATE_EMBEDDING = Endpoint(
+    "POST",
+    "/v1/embeddings",
+    create,
+    body=EmbeddingBody,
+    answer=Embeddings,
+    refused_early=True,
+)

@@ -79,5 +79,11 @@ def _grammar(body: ResponsesBody) -> Grammar | None:
 
 
 CREATE_RESPONSE = Endpoint(
-    "POST", "/v1/responses", create, body=ResponsesBody, answer=ResponseDocument, streams=True
+    "POST",
+    "/v1/responses",
+    create,
+    body=ResponsesBody,
+    answer=ResponseDocument,
+    streams=True,
+    refused_early=True,
 )

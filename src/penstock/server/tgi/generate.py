@@ -98,7 +98,13 @@ async def _streamed(front: Front, request: Request, body: GenerateBody) -> Respo
 
 
 GENERATE = Endpoint(
-    "POST", "/generate", generate, body=GenerateBody, answer=GenerateAnswer, wording=TGI_WORDING
+    "POST",
+    "/generate",
+    generate,
+    body=GenerateBody,
+    answer=GenerateAnswer,
+    wording=TGI_WORDING,
+    refused_early=True,
 )
 GENERATE_STREAM = Endpoint(
     "POST",
@@ -109,6 +115,7 @@ GENERATE_STREAM = Endpoint(
     streams=True,
     media_type="text/event-stream",
     wording=TGI_WORDING,
+    refused_early=True,
 )
 GENERATE_EITHER = Endpoint(
     "POST",
@@ -118,6 +125,7 @@ GENERATE_EITHER = Endpoint(
     answer=list[GenerateAnswer],
     streams=True,
     wording=TGI_WORDING,
+    refused_early=True,
 )
 INVOKE = replace(GENERATE_EITHER, path="/invocations")
 INVOKE_CHAT = replace(

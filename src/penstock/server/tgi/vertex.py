@@ -128,7 +128,13 @@ def _check_one_text(body: ChatBody, params: SamplingParams) -> None:
 
 
 PREDICT = Endpoint(
-    "POST", "/vertex", predict, body=VertexBody, answer=VertexAnswer, wording=TGI_WORDING
+    "POST",
+    "/vertex",
+    predict,
+    body=VertexBody,
+    answer=VertexAnswer,
+    wording=TGI_WORDING,
+    refused_early=True,
 )
 
 

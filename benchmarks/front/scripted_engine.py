@@ -36,7 +36,7 @@ class Script:
         self._pace = pace
         self._waiting: deque[Request] = deque()
         self._running: dict[str, int] = {}
-        self._num_steps = 0
+        self._num_steps = self._num_generated = 0
 
     def take(self, message: Request | Cancel) -> None:
         if isinstance(message, Request):
@@ -51,12 +51,14 @@ class Script:
             self._running[request.request_id] = request.sampling.max_tokens or 16
         outputs = [self._token(name) for name in list(self._running)]
         self._num_steps += 1
+        self._num_generated += len(outputs)
         return Turn(
             outputs=outputs,
             stats=EngineStats(
                 num_running=len(self._running),
                 num_waiting=len(self._waiting),
                 num_steps=self._num_steps,
+                num_generated_tokens=self._num_generated,
             ),
             step=self._told(len(outputs)) if outputs else None,
         )

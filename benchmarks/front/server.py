@@ -29,17 +29,29 @@ class Front:
 
     def cpu_s(self) -> float:
         """Processor time it has taken so far, in user and system mode."""
-        after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(after_name[11]) + int(after_name[12])) / _TICKS_PER_S
+        return _cpu_s(self.pid)
+
+    def engine_cpu_s(self) -> float:
+        """The same of the engine process."""
+        return _cpu_s(self._engine_pid())
 
     def resident_bytes(self) -> int:
         """What the front itself keeps in memory."""
         return _resident_bytes(self.pid)
 
     def engine_resident_bytes(self) -> int:
-        """What the engine process, the front's only child, keeps in memory."""
+        """What the engine process keeps in memory."""
+        return _resident_bytes(self._engine_pid())
+
+    def _engine_pid(self) -> int:
+        """The front's only child."""
         [engine] = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return _resident_bytes(int(engine))
+        return int(engine)
+
+
+def _cpu_s(pid: int) -> float:
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / _TICKS_PER_S
 
 
 def _resident_bytes(pid: int) -> int:

@@ -1,9 +1,12 @@
 """The scripted engine speaks the protocol of today, and answers as a real one would."""
 
+import asyncio
+
 import pytest
 from benchmarks.front.load import READY, ask, completion
 from benchmarks.front.scripted_engine import Pace
-from benchmarks.front.server import served
+from benchmarks.front.server import Front, served
+from benchmarks.front.stretch import stretch
 
 
 @pytest.fixture(scope="module")
@@ -20,3 +23,26 @@ async def test_the_scripted_engine_gives_each_request_its_tokens(front):
 
 def test_the_memory_of_both_processes_is_seen(front):
     assert front.resident_bytes() > front.engine_resident_bytes() > 0
+
+
+async def test_tokens_and_processor_time_of_a_stretch_are_told(front):
+    looking = asyncio.create_task(stretch(front, after_s=0, seconds=1))
+    answer = await ask(front, completion(max_tokens=50))
+    seen = await looking
+    assert answer.status == 200
+    assert 0 < seen.num_tokens <= 50  # the first look may come behind the first tokens
+    assert seen.seconds >= 1
+    assert seen.cpu_s.keys() == {"client", "front", "engine"}
+    assert all(cpu_s >= 0 for cpu_s in seen.cpu_s.values())
+
+
+async def test_a_connection_that_ends_without_an_answer_is_an_error():
+    async def hang_up(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectionError):
+            await ask(Front("127.0.0.1", port, pid=0), READY)

@@ -156,4 +156,4 @@ class TestRecorder:
             "x = torch.ones(3, 16); Recorder()(lambda: x.view(48))\n"
             "sys.exit('torch._dynamo' in sys.modules)"
         )
-        subprocess.run([sys.executable, "-c", code], check=True)
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -28,7 +28,7 @@ _MAX_CHARS = 6000
 console = Console()
 
 
-def tests_of(target: str) -> list[str]:
+def names_in(target: str) -> list[str]:
     """The names of a target's tests, without importing it."""
     source = (HERE / f"test_{target}.py").read_text()
     return re.findall(r"^def (test_\w+)", source, re.MULTILINE)
@@ -73,9 +73,9 @@ def main() -> None:
     table = Table("target", "test", "inputs", "seconds", "found")
     found = []
     with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn()) as progress:
-        bar = progress.add_task("Fuzzing", total=sum(len(tests_of(target)) for target in targets))
+        bar = progress.add_task("Fuzzing", total=sum(len(names_in(target)) for target in targets))
         for target in targets:
-            tests = tests_of(target)
+            tests = names_in(target)
             for test in tests:
                 progress.update(bar, description=target)
                 began = time.monotonic()

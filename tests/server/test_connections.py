@@ -76,11 +76,10 @@ def test_what_is_too_large_is_refused_before_anyone_looks_at_it(url, head, statu
     ids=["header", "trailer", "extension of a chunk"],
 )
 def test_what_has_no_end_is_not_waited_for(url, begin):
-    with connected(url) as connection, contextlib.suppress(ConnectionError):
+    with connected(url) as connection, pytest.raises(ConnectionError):
         connection.sendall(begin)
-        for _ in range(100_000):
+        for _ in range(100_000):  # 100 MB
             connection.sendall(b"x" * 1000)
-        pytest.fail("the server took 100 MB of it")
 
 
 def test_requests_that_do_not_wait_for_an_answer_are_left_to_be_asked_again(url):

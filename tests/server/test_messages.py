@@ -188,51 +188,53 @@ async def test_a_call_that_was_cut_is_no_object_and_its_text_is_kept():
     assert answer["stop_reason"] == "max_tokens"
 
 
+PAST = [
+    {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+            {"type": "redacted_thinking", "data": "x"},
+            {"type": "text", "text": "I will look."},
+            {"type": "tool_use", "id": "t1", "name": "get_weather", "input": {"city": "Köln"}},
+        ],
+    },
+    {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "t1", "content": "Gone.", "is_error": True},
+            {"type": "text", "text": "And?", "cache_control": {"type": "ephemeral"}},
+        ],
+    },
+]
+THE_SAME_IN_CHAT = [
+    {"role": "system", "content": "Be brief.\nBe kind."},
+    {"role": "user", "content": "Weather?"},
+    {
+        "role": "assistant",
+        "content": "I will look.",
+        "reasoning_content": "Hm.",
+        "tool_calls": [
+            {
+                "id": "t1",
+                "type": "function",
+                "function": {"name": "get_weather", "arguments": '{"city": "Köln"}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "t1", "content": "Error: Gone."},
+    {"role": "user", "content": "And?"},
+]
+
+
 async def test_a_conversation_with_tools_reads_as_in_chat_completions():
-    past = [
-        {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
-        {
-            "role": "assistant",
-            "content": [
-                {"type": "thinking", "thinking": "Hm.", "signature": "s"},
-                {"type": "redacted_thinking", "data": "x"},
-                {"type": "text", "text": "I will look."},
-                {"type": "tool_use", "id": "t1", "name": "get_weather", "input": {"city": "Köln"}},
-            ],
-        },
-        {
-            "role": "user",
-            "content": [
-                {"type": "tool_result", "tool_use_id": "t1", "content": "Gone.", "is_error": True},
-                {"type": "text", "text": "And?", "cache_control": {"type": "ephemeral"}},
-            ],
-        },
-    ]
     system = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind."}]
     llm = llm_of(QWEN3)
-    await message(llm, messages=past, system=system, tools=[WEATHER])
-    expected = [
-        {"role": "system", "content": "Be brief.\nBe kind."},
-        {"role": "user", "content": "Weather?"},
-        {
-            "role": "assistant",
-            "content": "I will look.",
-            "reasoning_content": "Hm.",
-            "tool_calls": [
-                {
-                    "id": "t1",
-                    "type": "function",
-                    "function": {"name": "get_weather", "arguments": '{"city": "Köln"}'},
-                }
-            ],
-        },
-        {"role": "tool", "tool_call_id": "t1", "content": "Error: Gone."},
-        {"role": "user", "content": "And?"},
-    ]
+    await message(llm, messages=PAST, system=system, tools=[WEATHER])
     tool = {"name": "get_weather", "description": "Tells the weather."}
     tool["parameters"] = WEATHER["input_schema"]
     async with client_of(llm) as client:
-        body = {"messages": expected, "tools": [{"type": "function", "function": tool}]}
+        body = {"messages": THE_SAME_IN_CHAT, "tools": [{"type": "function", "function": tool}]}
         await client.post("/v1/chat/completions", json=body)
     mine, theirs = (each.request.prompt_token_ids for each in llm.submissions)
     assert mine == theirs

@@ -109,11 +109,8 @@ def _opened(requests: str, answers: str) -> contextlib.AbstractContextManager[Bi
     if requests == _STANDARD:
         return contextlib.nullcontext(sys.stdin.buffer)
     path = Path(requests)
-    try:
-        if answers != _STANDARD and path.samefile(answers):
-            raise SettingsError(f"{requests} cannot be both the input and the output.")
-    except FileNotFoundError:
-        pass  # the output is new, or there is no input, which opening it will say
+    if answers != _STANDARD and path.exists() and Path(answers).exists() and path.samefile(answers):
+        raise SettingsError(f"{requests} cannot be both the input and the output.")
     try:
         return path.open("rb")
     except OSError as error:

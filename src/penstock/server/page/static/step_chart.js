@@ -56,6 +56,7 @@ export class StepChart {
   #steps = [];
   #chosen = null; // the number of a step; null follows the newest
   #numBlocks = 0;
+  #frame = null; // in which what came is drawn
 
   constructor(place, detail) {
     this.place = place;
@@ -71,7 +72,7 @@ export class StepChart {
     if (this.isPaused || !steps.length) return;
     if (steps[0].number <= this.#steps.at(-1)?.number) this.clear(); // a new engine
     this.#steps = [...this.#steps, ...steps].slice(-512);
-    this.#draw();
+    this.#drawSoon();
   }
 
   clear() {
@@ -102,6 +103,15 @@ export class StepChart {
     const found = steps.findIndex(({ number }) => number === this.#chosen);
     const at = (found < 0 ? steps.length - 1 : found) + move;
     this.#choose(steps[Math.max(0, Math.min(steps.length - 1, at))]?.number ?? null);
+  }
+
+  /** Once a frame at most: on a busy machine events come faster than they are drawn, and whoever drew
+   * each of them would get to nothing else. */
+  #drawSoon() {
+    this.#frame ??= requestAnimationFrame(() => {
+      this.#frame = null;
+      this.#draw();
+    });
   }
 
   #draw() {

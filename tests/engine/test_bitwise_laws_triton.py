@@ -8,55 +8,36 @@ from pathlib import Path
 
 import pytest
 
-from penstock.engine import loading
 from penstock.engine.engine import Engine
 from penstock.vocabulary.messages import Output, TokenLogprobs
 from penstock.vocabulary.sampling_params import SamplingParams
+from tests.engine import triton_laws
 from tests.engine.test_planning_ahead import Recordings, ahead
 from tests.engine.tiny_engine import make_engine, run
-from tests.kernels.interpreter import mend_conversions, multiply_elements_alike
-from tests.tiny_models import make_tiny_checkpoint
+from tests.engine.triton_laws import OTHER, PROMPT, SMALL, triton_everywhere
+from tests.kernels.interpreter import INTERPRETED, multiply_elements_alike
 
 pytest.importorskip("triton")
-pytestmark = [
-    pytest.mark.triton,
-    pytest.mark.filterwarnings("ignore:.* encountered:RuntimeWarning"),
-]
+pytestmark = INTERPRETED
 
-PROMPT = [3 + 7 * number % 97 for number in range(18)]
-OTHER = [5 + 11 * number % 89 for number in range(15)]
 REPORTED = SamplingParams(
     temperature=1, top_p=0.95, max_tokens=4, ignore_eos=True, seed=7, logprobs=3
 )
 PLAIN = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
 
 
-@pytest.fixture(scope="module", params=["qwen3", "mixtral"])
-def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_checkpoint(request.param, tmp_path_factory.mktemp("model"))
+model_dir = triton_laws.model_dir
 
 
 @pytest.fixture(scope="module", autouse=True)
 def triton_ops() -> Iterator[None]:
-    """Every engine made here computes with the kernels that its settings ask for."""
-    from penstock.kernels.triton.backend import kernels
-
-    with pytest.MonkeyPatch.context() as patch:
-        mend_conversions(patch)
+    with triton_everywhere() as patch:
         multiply_elements_alike(patch)
-        patch.setattr(
-            loading,
-            "choose_ops",
-            lambda device, num_threads, deterministic: (kernels(deterministic=deterministic), []),
-        )
         yield
 
 
 def engine_of(model_dir: Path, **settings: object) -> Engine:
-    made = make_engine(
-        model_dir, kv_cache_gib=0.001, deterministic=True, **{"num_blocks": 16, **settings}
-    )
-    return ahead(made)
+    return ahead(make_engine(model_dir, deterministic=True, **{**SMALL, **settings}))
 
 
 def reported(outputs: list[Output]) -> list[TokenLogprobs]:

@@ -11,42 +11,29 @@ from penstock.engine import loading
 from penstock.engine.engine import Engine
 from penstock.kernels.ops import REFERENCE
 from penstock.vocabulary.sampling_params import SamplingParams
+from tests.engine import triton_laws
+from tests.engine.test_planning_ahead import ahead
 from tests.engine.tiny_engine import continuation, make_engine, run, tokens
-from tests.kernels.interpreter import mend_conversions
-from tests.tiny_models import make_tiny_checkpoint
+from tests.engine.triton_laws import OTHER, PROMPT, SMALL, triton_everywhere
+from tests.kernels.interpreter import INTERPRETED
 
 pytest.importorskip("triton")
-pytestmark = [
-    pytest.mark.triton,
-    pytest.mark.filterwarnings("ignore:.* encountered:RuntimeWarning"),
-]
+pytestmark = INTERPRETED
 
-PROMPT = [3 + 7 * number % 97 for number in range(18)]
-OTHER = [5 + 11 * number % 89 for number in range(15)]
 GREEDY = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
 DRAWN = SamplingParams(temperature=1, top_p=0.95, max_tokens=4, ignore_eos=True, seed=7)
 
-
-@pytest.fixture(scope="module", params=["qwen3", "mixtral"])
-def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_checkpoint(request.param, tmp_path_factory.mktemp("model"))
+model_dir = triton_laws.model_dir
 
 
 @pytest.fixture(scope="module", autouse=True)
 def triton_ops() -> Iterator[None]:
-    """Every engine made here computes with them."""
-    from penstock.kernels.triton.backend import kernels
-
-    with pytest.MonkeyPatch.context() as patch:
-        mend_conversions(patch)
-        patch.setattr(loading, "choose_ops", lambda device, num_threads, **wishes: (kernels(), []))
+    with triton_everywhere():
         yield
 
 
 def engine_of(model_dir: Path, **settings: object) -> Engine:
-    engine = make_engine(model_dir, kv_cache_gib=0.001, **{"num_blocks": 16, **settings})
-    engine.plans_ahead = True
-    return engine
+    return ahead(make_engine(model_dir, **{**SMALL, **settings}))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +41,7 @@ def alone(model_dir: Path) -> dict[float, list[int]]:
     """What the prompt is continued with by an engine on the reference."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "choose_ops", lambda device, num_threads, **wishes: (REFERENCE, []))
-        engine = make_engine(model_dir, kv_cache_gib=0.001, num_blocks=16)
+        engine = make_engine(model_dir, **SMALL)
     return {params.temperature: continuation(engine, PROMPT, params) for params in (GREEDY, DRAWN)}
 
 

@@ -11,6 +11,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
+INTERPRETED = [
+    pytest.mark.triton,
+    # numpy, with which the interpreter computes, warns of what kernels mean to do
+    pytest.mark.filterwarnings("ignore:.* encountered:RuntimeWarning"),
+]
+"""What tests of kernels in Triton are marked with."""
+
 _TYPES = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,

@@ -14,15 +14,12 @@ from penstock.kernels.backends import with_flashinfer
 from penstock.kernels.ops import Ops
 from tests.kernels.attention_cases import MIXED, attend, attend_formula, case
 from tests.kernels.flashinfer_stand_in import Module, Wrapper
-from tests.kernels.interpreter import mend_conversions
+from tests.kernels.interpreter import INTERPRETED, mend_conversions
 from tests.kernels.paged_cache import BLOCK_SIZE, filled_cache
 from tests.kernels.test_conformance import assert_near, seeded
 
 pytest.importorskip("triton")
-pytestmark = [
-    pytest.mark.triton,
-    pytest.mark.filterwarnings("ignore:.* encountered:RuntimeWarning"),
-]
+pytestmark = INTERPRETED
 
 
 @pytest.fixture(autouse=True)

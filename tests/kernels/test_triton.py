@@ -13,7 +13,7 @@ from penstock.kernels.ops import REFERENCE, Ops
 from penstock.kernels.quantization import dequantize, quantize_groups
 from tests.kernels import formulas
 from tests.kernels.attention_cases import MIXED, attend, attend_formula, case
-from tests.kernels.interpreter import mend_conversions
+from tests.kernels.interpreter import INTERPRETED, mend_conversions
 from tests.kernels.paged_cache import BLOCK_SIZE, empty_cache, filled_cache
 from tests.kernels.sampling_cases import KINDS, rows
 from tests.kernels.table import TABLE
@@ -22,11 +22,7 @@ from tests.kernels.test_sampling import random_shaping
 from tests.kernels.triton_cases import EVERY_CASE, shortened
 
 pytest.importorskip("triton")
-pytestmark = [
-    pytest.mark.triton,
-    # numpy, with which the interpreter computes, warns of what kernels mean to do
-    pytest.mark.filterwarnings("ignore:.* encountered:RuntimeWarning"),
-]
+pytestmark = INTERPRETED
 
 SCHEMES = ["float32", "bfloat16", "int8", "fp8", "int4"]
 
@@ -199,7 +195,7 @@ def test_linears_of_every_scheme_compute_what_the_reference_does(
 
 
 @pytest.mark.parametrize("group_size", [32, 64, 128])
-def test_groups_of_any_even_size(ops: Ops, group_size: int) -> None:
+def test_groups_may_have_any_even_size(ops: Ops, group_size: int) -> None:
     weight = quantize_groups(normal(40, 300), group_size)
     packed = ops.pack_linear(weight, None, "int4")
     x = normal(3, 300)

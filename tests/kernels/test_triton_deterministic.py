@@ -8,17 +8,14 @@ import torch
 from penstock.kernels.backends import choose_ops
 from penstock.kernels.ops import Ops
 from tests.kernels.attention_cases import attend, attend_formula, case
-from tests.kernels.interpreter import mend_conversions, multiply_elements_alike
+from tests.kernels.interpreter import INTERPRETED, mend_conversions, multiply_elements_alike
 from tests.kernels.same_bits import check_attention, check_experts, check_linear
 from tests.kernels.table import TABLE
 from tests.kernels.test_conformance import assert_near, copied, seeded
 from tests.kernels.triton_cases import EVERY_CASE
 
 pytest.importorskip("triton")
-pytestmark = [
-    pytest.mark.triton,
-    pytest.mark.filterwarnings("ignore:.* encountered:RuntimeWarning"),
-]
+pytestmark = INTERPRETED
 
 SCHEMES = ["float32", "bfloat16", "int8", "fp8", "int4"]
 CHANGED = [

@@ -1,6 +1,8 @@
 """What every fuzzer is made of: how long it looks for an input, and inputs of general use."""
 
+import asyncio
 import os
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +20,13 @@ BRIEFLY = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+@cache
+def runner() -> asyncio.Runner:
+    """The event loop of all inputs: a new one for each would take longer than the input."""
+    return asyncio.Runner()
+
 
 # What parsers of lines, of JSON or of UTF-8 have taken for something else before.
 AWKWARD = [

@@ -1,6 +1,5 @@
 """Any bytes to any route: an answer or a refusal, never a failure of the server."""
 
-import asyncio
 import json
 import re
 from functools import cache
@@ -10,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.server.routes import DIALECTS
-from tests.fuzz.inputs import BRIEFLY, json_values, spoiled
-from tests.server.scripted_llm import Script, ScriptedLLM
+from tests.fuzz.inputs import BRIEFLY, json_values, runner, spoiled
 from tests.server.serving import client_of
-from tests.server.test_any_body import BODIES, changed
-from tests.text.chat_models import QWEN3
+from tests.server.test_any_body import BODIES, calling_llm, changed
 
 ROUTES = [
     (re.sub("{.*?}", "scripted", endpoint.path), endpoint.body)
@@ -55,20 +52,8 @@ values = json_values | st.sampled_from(pieces)
 
 
 @cache
-def runner():
-    return asyncio.Runner()
-
-
-@cache
 def server():
-    said = '<think>a</think>b<tool_call>{"name": "f", "arguments": {"a": "b"}}</tool_call>'
-    llm = ScriptedLLM(
-        Script(said, tokens_per_step=9),
-        max_model_len=3000,
-        chat_template=QWEN3.source,
-        special_tokens=QWEN3.special,
-    )
-    llm.watermark_key = "secret"
+    llm = calling_llm()
     return llm, client_of(llm, dialects=tuple(each.name for each in DIALECTS))
 
 

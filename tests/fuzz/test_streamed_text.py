@@ -1,6 +1,5 @@
 """Any text in any pieces, through every stream of every dialect, to strict readers and lax ones."""
 
-import asyncio
 import json
 import re
 from functools import cache
@@ -8,7 +7,7 @@ from functools import cache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.inputs import BRIEFLY, texts
+from tests.fuzz.inputs import BRIEFLY, runner, texts
 from tests.server.scripted_llm import Script, ScriptedLLM
 from tests.server.serving import client_of
 
@@ -40,11 +39,6 @@ LIMITS = {
     "/v1/responses": {"max_output_tokens": 900},
     "/generate_stream": {"parameters": {"max_new_tokens": 900}},
 }
-
-
-@cache
-def runner():
-    return asyncio.Runner()
 
 
 @cache

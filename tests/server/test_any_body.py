@@ -22,10 +22,7 @@ CONVERSATION = {
     "system": [{"type": "text", "text": "Be brief."}],
     "messages": [
         USER,
-        {
-            "role": "assistant",
-            "content": [{"type": "tool_use", "id": "x", "name": "f", "input": {}}],
-        },
+        {"role": "assistant", "content": [TOOL_USE]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x", "content": "c"}]},
     ],
     "tools": [{"name": "f", "input_schema": SCHEMA}],
@@ -118,6 +115,18 @@ def changed(draw, body):
     return body
 
 
+def calling_llm():
+    """An engine that thinks, answers and calls a tool, whatever it is asked."""
+    llm = ScriptedLLM(
+        Script(f"<think>\nHm.\n</think>\n\nYes.\n{CALL}", tokens_per_step=9),
+        max_model_len=3000,
+        chat_template=QWEN3.source,
+        special_tokens=QWEN3.special,
+    )
+    llm.watermark_key = "secret"
+    return llm
+
+
 def test_every_route_with_a_body_is_tried():
     routes = (*OPENAI.endpoints, *ANTHROPIC.endpoints)
     assert {endpoint.path for endpoint in routes if endpoint.body} == BODIES.keys()
@@ -125,14 +134,7 @@ def test_every_route_with_a_body_is_tried():
 
 @pytest.mark.parametrize("path", BODIES)
 def test_a_body_is_answered_or_refused(path):
-    said = f"<think>\nHm.\n</think>\n\nYes.\n{CALL}"
-    engine = ScriptedLLM(
-        Script(said, tokens_per_step=9),
-        max_model_len=3000,
-        chat_template=QWEN3.source,
-        special_tokens=QWEN3.special,
-    )
-    engine.watermark_key = "secret"
+    engine = calling_llm()
 
     async def post(body):
         async with client_of(engine) as client:

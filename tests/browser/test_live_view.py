@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import msgspec
 import pytest
 from playwright.sync_api import expect
 
@@ -20,7 +21,7 @@ from tests.server.test_page import step
 def busy(url: str) -> Iterator[None]:
     """Two clients that ask as long as the block lasts."""
     has_ended = threading.Event()
-    body = {"prompt": "import os\n" * 60, "max_tokens": 300, "ignore_eos": True}
+    body = {"prompt": "import os\n" * 60, "max_tokens": 50, "ignore_eos": True}
 
     def ask() -> None:
         while not has_ended.is_set():
@@ -94,6 +95,26 @@ def test_a_step_tells_which_share_of_the_machine_it_used_once_that_is_known(open
     told = page.locator("#step")
     for words in ("82 % of the memory bandwidth", "12 % of the arithmetic"):
         expect(told).to_contain_text(words)
+
+
+ADD_FIFTY = """async (step) => {
+  const app = document.querySelector("script[type=module]").src;
+  const { StepChart } = await import(app.replace("app.js", "step_chart.js"));
+  const place = document.createElement("div");
+  const chart = new StepChart(place, document.createElement("div"));
+  let drawn = 0;
+  new MutationObserver((found) => (drawn += found.length)).observe(place, { childList: true });
+  for (let number = 1; number <= 50; number++) chart.add([{ ...step, number }], 64);
+  await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+  return drawn;
+}"""
+
+
+def test_steps_that_come_faster_than_frames_are_drawn_together(opened, scripted):
+    _, url = scripted
+    page = opened(url, "#engine")
+    drawn = page.evaluate(ADD_FIFTY, msgspec.to_builtins(step(1)))
+    assert 1 <= drawn <= 2  # the second time because its size is new
 
 
 def test_nobody_is_told_anything_while_the_view_is_not_looked_at(opened, scripted):

@@ -24,47 +24,22 @@ VALUES = [
 ]
 OPERATORS = [*("+", "-", "*", "**", "/", "//", "%", "~", "and", "in", "==", "<", "if x else")]
 FILTERS = [
-    *(
-        "abs",
-        "attr('__class__')",
-        "attr('append')",
-        "capitalize",
-        "count",
-        "default(x)",
-        "dictsort",
-    ),
-    *(
-        "escape",
-        "filesizeformat",
-        "first",
-        "float",
-        "forceescape",
-        "format(x, x)",
-        "groupby('role')",
-    ),
-    *("indent(9)", "indent(x)", "int", "int(base=9)", "items", "join(x)", "last", "length", "list"),
-    *("lower", "map('string')", "map(attribute='role')", "max", "min", "pprint", "random", "safe"),
-    *("reject", "replace('a', x)", "reverse", "round(x, 'ceil')", "round(99999)", "select", "sort"),
-    *("selectattr('role')", "string", "striptags", "sum", "sum(start=[])", "sum(start=x)", "title"),
-    *("tojson", "tojson(indent=x)", "trim", "truncate(x)", "unique", "upper", "urlencode"),
-    *("wordcount", "center(99999)", "batch(1)", "slice(99999)", "wordwrap(1)", "xmlattr"),
+    *("abs", "attr('__class__')", "attr('append')", "capitalize", "count", "default(x)"),
+    *("dictsort", "escape", "filesizeformat", "first", "float", "forceescape", "format(x, x)"),
+    *("groupby('role')", "indent(9)", "indent(x)", "int", "int(base=9)", "items", "join(x)"),
+    *("last", "length", "list", "lower", "map('string')", "map(attribute='role')", "max", "min"),
+    *("pprint", "random", "safe", "reject", "replace('a', x)", "reverse", "round(x, 'ceil')"),
+    *("round(99999)", "select", "sort", "selectattr('role')", "string", "striptags", "sum"),
+    *("sum(start=[])", "sum(start=x)", "title", "tojson", "tojson(indent=x)", "trim"),
+    *("truncate(x)", "unique", "upper", "urlencode", "wordcount", "center(99999)", "batch(1)"),
+    *("slice(99999)", "wordwrap(1)", "xmlattr"),
 ]
 ATTRIBUTES = [
     *(".__class__", "['__init__']", ".__globals__", ".__subclasses__()", ".mro()", ".gi_frame"),
     *(".append(1)", ".update(a=1)", ".format(x)", ".join(x)", ".replace('a', x)", ".split('a')"),
-    *(
-        ".encode()",
-        ".items()",
-        ".x",
-        "[0]",
-        "[-1]",
-        "[::-1]",
-        "[x]",
-        ".role",
-        ".content",
-        ".cycle(1)",
-    ),
-    *(".zfill(99999)", ".format_map(x)", ".__call__", ".count('a')", ".partition('a')", "(x)"),
+    *(".encode()", ".items()", ".x", "[0]", "[-1]", "[::-1]", "[x]", ".role", ".content"),
+    *(".cycle(1)", ".zfill(99999)", ".format_map(x)", ".__call__", ".count('a')"),
+    *(".partition('a')", "(x)"),
 ]
 
 expressions = st.recursive(

@@ -81,7 +81,7 @@ def written(name: str, document: object) -> Path:
     altered(CONFIG) | spoiled(json.dumps(CONFIG).encode()),
     altered({"eos_token_id": [1, 2], "temperature": 0.7, "top_k": 3, "do_sample": True}),
 )
-def test_a_configuration(architecture, config, generation):
+def test_a_damaged_configuration_is_read_or_refused(architecture, config, generation):
     if isinstance(config, dict) and "architectures" in config:
         config["architectures"] = [architecture]
     written("generation_config.json", generation)
@@ -115,7 +115,7 @@ def damaged_weights(draw):
 
 @BRIEFLY
 @given(damaged_weights())
-def test_weights(raw):
+def test_damaged_weights_are_read_or_refused(raw):
     path = directory() / "model.safetensors"
     path.unlink(missing_ok=True)  # another file: the last one may still be mapped
     path.write_bytes(raw)
@@ -123,7 +123,7 @@ def test_weights(raw):
         with Checkpoint(directory()) as checkpoint:
             for stored in checkpoint.tensors.values():
                 try:
-                    assert stored.read().sum() is not None
+                    stored.read().sum()
                 except ValueError as error:  # of an unknown type, as documented
                     assert str(error)
     except ModelError as refusal:
@@ -154,12 +154,11 @@ TOKENIZER_CONFIG = {
     damaged_tokenizers(),
     altered(TOKENIZER_CONFIG) | spoiled(json.dumps(TOKENIZER_CONFIG).encode()),
 )
-def test_a_tokenizer(document, config):
+def test_a_damaged_tokenizer_works_or_is_refused(document, config):
     written("tokenizer_config.json", config)
     try:
         tokenizer = Tokenizer.from_dir(written("tokenizer.json", document))
         ids = tokenizer.encode("Hi the quick brown fox! 日")
         assert isinstance(tokenizer.decode(ids), str)
-        assert tokenizer.chat_template is None or tokenizer.chat_template.source is not None
     except (ModelError, InvalidRequest) as refusal:
         assert str(refusal)

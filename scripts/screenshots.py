@@ -44,7 +44,7 @@ async def _playground(browser: Browser, url: str) -> None:
 
 
 async def _engine(browser: Browser, url: str) -> None:
-    page = await browser.new_page(color_scheme="dark", viewport={"width": 1200, "height": 850})
+    page = await browser.new_page(color_scheme="dark", viewport={"width": 1200, "height": 1000})
     await page.goto(f"{url}/#engine")
     await page.wait_for_timeout(6000)
     await page.get_by_role("button", name="Pause").click()

@@ -11,10 +11,11 @@ import tempfile
 import time
 import traceback
 import zipfile
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from scripts.gpu_check.part import Part, Scale
 
 PARTS = {
     "conformance": 140.0,
@@ -30,32 +31,33 @@ GRACE_S = 5.0
 """So much later a part that does not look at the clock is interrupted."""
 
 
-def main() -> int:
-    options = _options()
+def main(arguments: list[str] | None = None, scale: Scale | None = None) -> int:
+    """The check, on the GPU that is here unless a scale says otherwise. 1 if anything is wrong."""
+    options, scale = _options(arguments), scale or Scale()
     if options.wheels is not None:
         _unpack(options.wheels)
     signal.signal(signal.SIGALRM, _interrupt)
-    report: dict[str, Any] = {"machine": _machine()}
+    report: dict[str, Any] = {"machine": _machine(scale)}
     print(json.dumps(report["machine"]))
     for name in options.parts:
         began = time.monotonic()
-        report[name] = _run(name, began + PARTS[name], report)
+        report[name] = _run(name, Part(began + PARTS[name], scale, report))
         report[name]["seconds"] = round(time.monotonic() - began, 1)
         options.out.write_text(json.dumps(report, indent=1))
     print(f"\nAll figures: {options.out}\n")
     for line in _table(report, options.parts):
         print(line)
-    return any("error" in report[name] or report[name].get("wrong") for name in options.parts)
+    return int(any("error" in report[name] or report[name]["wrong"] for name in options.parts))
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/gpu-check", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("gpu-check.json"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
         "--wheels", type=Path, help="folder of wheels to use that are not installed here"
     )
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -71,45 +73,47 @@ def _unpack(wheels: Path) -> None:
     sys.path.insert(0, folder)
 
 
-def _machine() -> dict[str, Any]:
+def _machine(scale: Scale) -> dict[str, Any]:
     import torch
     import triton
 
+    known = {"date": time.strftime("%Y-%m-%d %H:%M:%S %Z"), "python": platform.python_version()}
+    known |= {"torch": torch.__version__, "triton": triton.__version__}
+    if not scale.is_gpu:
+        return known
     if not torch.cuda.is_available():
         sys.exit("torch finds no GPU here; scripts/test -m triton tests the kernels without one")
-    return {
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+    return known | {
         "gpu": torch.cuda.get_device_name(),
         "capability": torch.cuda.get_device_capability(),
         "memory_gib": round(torch.cuda.mem_get_info()[1] / 2**30, 1),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "triton": triton.__version__,
     }
 
 
-def _run(name: str, deadline: float, report: dict[str, Any]) -> dict[str, Any]:
-    """What a part found, or why it found nothing: the other parts go on."""
+def _run(name: str, part: Part) -> dict[str, Any]:
+    """What a part found, and what kept it from finding more: the other parts go on."""
     print(f"\n== {name}", flush=True)
-    part: Callable[[float, dict[str, Any]], dict[str, Any]]
-    signal.setitimer(signal.ITIMER_REAL, deadline - time.monotonic() + GRACE_S)
+    failed = {}
+    signal.setitimer(signal.ITIMER_REAL, part.deadline - time.monotonic() + GRACE_S)
     try:
-        part = import_module(f"scripts.gpu_check.{name}").run
-        return part(deadline, report)
+        import_module(f"scripts.gpu_check.{name}").run(part)
     except Exception as error:  # on a machine that nobody has seen, anything may be missing
         traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}"}
+        failed = {"error": f"{type(error).__name__}: {error}"}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+    return {**part.figures, "summary": part.summary, "wrong": part.wrong, **failed}
 
 
 def _table(report: dict[str, Any], parts: list[str]) -> list[str]:
     lines = []
     for name in parts:
         found = report[name]
-        rows = found.get("summary", {})
-        if "error" in found:
-            rows = {"error": found["error"]} | rows
+        wrong = {"error": found["error"]} if "error" in found else {}
+        rows = wrong | {
+            f"wrong, {number}": each for number, each in enumerate(found["wrong"][:5], 1)
+        }
+        rows |= found["summary"]
         lines += [f"{name:<12} {label:<44} {value}" for label, value in rows.items()]
     return lines
 

@@ -1,46 +1,41 @@
 """What the machine can do, through torch: what everything else is held against."""
 
-from typing import Any
-
 import torch
 
+from scripts.gpu_check.part import Part, Scale
 from scripts.gpu_check.timing import seconds
 
-SIZE = 8192
-COPY_BYTES = 2**32
 
-
-def run(deadline: float, report: dict[str, Any]) -> dict[str, Any]:
+def run(part: Part) -> None:
     """Bytes per second of a copy, read and written; operations per second of matrix products."""
-    found: dict[str, Any] = {"copy_bytes_per_s": _copy(), "bf16_flops": _bf16()}
-    if torch.cuda.get_device_capability() >= (9, 0):
-        found["fp8_flops"] = _fp8()
-    summary = {
-        "copy, TB/s read and written": f"{found['copy_bytes_per_s'] / 1e12:.2f}",
-        "bf16 matmul, TFLOP/s": f"{found['bf16_flops'] / 1e12:.0f}",
-        "fp8 matmul, TFLOP/s": f"{found.get('fp8_flops', 0) / 1e12:.0f}",
-    }
-    return found | {"summary": summary}
+    part.figures["copy_bytes_per_s"] = copied = _copy(part.scale)
+    part.summary["copy, TB/s read and written"] = f"{copied / 1e12:.2f}"
+    part.figures["bf16_flops"] = flops = _bf16(part.scale)
+    part.summary["bf16 matmul, TFLOP/s"] = f"{flops / 1e12:.0f}"
+    if part.scale.capability >= (9, 0):
+        part.figures["fp8_flops"] = flops = _fp8(part.scale)
+        part.summary["fp8 matmul, TFLOP/s"] = f"{flops / 1e12:.0f}"
 
 
-def _copy() -> float:
-    source = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")
+def _copy(scale: Scale) -> float:
+    source = torch.empty(scale.copied_bytes, dtype=torch.uint8, device=scale.device)
     target = torch.empty_like(source)
-    return 2 * COPY_BYTES / seconds(lambda: target.copy_(source))
+    return 2 * scale.copied_bytes / seconds(lambda: target.copy_(source), scale)
 
 
-def _bf16() -> float:
-    left, right = torch.randn(2, SIZE, SIZE, device="cuda", dtype=torch.bfloat16)
-    return 2 * SIZE**3 / seconds(lambda: left @ right)
+def _bf16(scale: Scale) -> float:
+    left, right = torch.randn(2, scale.product, scale.product, device=scale.device).bfloat16()
+    return 2 * scale.product**3 / seconds(lambda: left @ right, scale)
 
 
-def _fp8() -> float:
-    left, right = torch.randn(2, SIZE, SIZE, device="cuda").to(torch.float8_e4m3fn)
-    ones = torch.ones(SIZE, 1, device="cuda")
+def _fp8(scale: Scale) -> float:
+    size = scale.product
+    left, right = torch.randn(2, size, size, device=scale.device).to(torch.float8_e4m3fn)
+    ones = torch.ones(size, 1, device=scale.device)
 
     def multiply() -> torch.Tensor:
         return torch._scaled_mm(
             left, right.T, scale_a=ones, scale_b=ones.T, out_dtype=torch.bfloat16
         )
 
-    return 2 * SIZE**3 / seconds(multiply)
+    return 2 * size**3 / seconds(multiply, scale)

@@ -16,33 +16,32 @@ from torch import Tensor
 from penstock.kernels.backends import with_flashinfer
 from penstock.kernels.norm.contract import Norm
 from penstock.kernels.ops import REFERENCE, Ops
+from scripts.gpu_check.part import Part
 
 
-def run(deadline: float, report: dict[str, Any]) -> dict[str, Any]:
+def run(part: Part) -> None:
     """All cases: how many are right, and which are not."""
     from penstock.kernels.triton.backend import FP8_CAPABILITY, kernels
 
-    device = torch.device("cuda")
-    has_fp8 = torch.cuda.get_device_capability() >= FP8_CAPABILITY
+    device = torch.device(part.scale.device)
+    has_fp8 = part.scale.capability >= FP8_CAPABILITY
     usual, fixed = (kernels(has_fp8=has_fp8, deterministic=each) for each in (False, True))
-    wrong, count = [], 0
+    wrong = part.wrong
     checks = (
         *_checks(usual, device, has_fp8=has_fp8),
         *_fixed_checks(fixed, device, has_fp8=has_fp8),
         *_flashinfer_checks(usual, device),
     )
-    for name, check in checks:
-        if time.monotonic() > deadline:
+    for count, (name, check) in enumerate(checks[:: part.scale.stride], 1):
+        if time.monotonic() > part.deadline:
             wrong.append("the rest: no time was left")
             break
-        count += 1
         try:
             check()
         except Exception as error:  # whatever a kernel does on new hardware is a finding
             wrong.append(f"{name}: {type(error).__name__}: {str(error).strip()[:300]}")
             print(wrong[-1], flush=True)
-    summary = {"cases": count, "wrong": len(wrong)}
-    return {"summary": summary, "wrong": wrong}
+        part.summary.update({"cases": count, "wrong": len(wrong)})
 
 
 def moved(value: Any, device: torch.device) -> Any:

@@ -4,7 +4,6 @@ lengths, and how long the device waits for the host.
 
 import gc
 import time
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +12,9 @@ from penstock.bench.workload import made_up_lengths, random_prompt
 from penstock.engine.engine import Engine
 from penstock.vocabulary.messages import Request
 from penstock.vocabulary.sampling_params import SamplingParams
-from scripts.gpu_check.random_model import SHAPES, random_engine
+from scripts.gpu_check.part import Part, Scale
+from scripts.gpu_check.random_model import random_engine
 
-MAX_LEN = 6144
 NUM_SHAREGPT = 256
 RUNS = (
     ("Llama-3-8B", "bfloat16"),
@@ -30,31 +29,44 @@ Load = list[tuple[list[int], int]]
 """Prompts, and how many tokens follow each."""
 
 
-def run(deadline: float, report: dict[str, Any]) -> dict[str, Any]:
-    """Rates of every run that there was time for."""
-    found: dict[str, Any] = {}
-    summary: dict[str, str] = {}
-    has_fp8 = torch.cuda.get_device_capability() >= (8, 9)
+def run(part: Part) -> None:
+    """Rates of every run that there was time for. One that fails does not keep the others from
+    being measured.
+    """
+    scale = part.scale
     for shape, weights in RUNS:
-        if time.monotonic() > deadline - 60 or (weights == "fp8" and not has_fp8):
+        is_late = time.monotonic() > part.deadline - scale.least_run_s
+        if is_late or (weights == "fp8" and scale.capability < (8, 9)):
             continue
-        rates = _rates(SHAPES[shape], weights)
-        gc.collect()
-        torch.cuda.empty_cache()
-        found[f"{shape}, {weights}"] = rates
+        try:
+            rates = _rates(scale, shape, weights)
+        except TimeoutError:
+            raise
+        except Exception as error:  # whatever happens on new hardware is a finding
+            part.wrong.append(f"{shape} {weights}: {type(error).__name__}: {error}")
+            print(part.wrong[-1], flush=True)
+            continue
+        finally:
+            _free(scale)
+        part.figures[f"{shape}, {weights}"] = rates
         for name, rate in rates.items():
-            summary[f"{shape} {weights}: {name}"] = f"{rate:,.3f}" if rate < 10 else f"{rate:,.0f}"
+            shown = f"{rate:,.3f}" if rate < 10 else f"{rate:,.0f}"
+            part.summary[f"{shape} {weights}: {name}"] = shown
         print(shape, weights, rates, flush=True)
-    return found | {"summary": summary}
 
 
-def _rates(shape: dict[str, Any], weights: str) -> dict[str, float]:
+def _free(scale: Scale) -> None:
+    """What a model took, for the next one."""
+    gc.collect()
+    if scale.is_gpu:
+        torch.cuda.empty_cache()
+
+
+def _rates(scale: Scale, shape: str, weights: str) -> dict[str, float]:
     began = time.monotonic()
-    with random_engine(
-        shape, device="cuda", weights=weights, max_model_len=MAX_LEN, token_budget=4096
-    ) as engine:
+    with random_engine(scale.shapes[shape], **scale.engine, weights=weights) as engine:
         loading_s = time.monotonic() - began
-        return measure(engine) | {"loading_s": loading_s}
+        return measure(engine, full=scale.is_gpu) | {"loading_s": loading_s}
 
 
 def measure(engine: Engine, *, full: bool = True) -> dict[str, float]:
@@ -66,9 +78,8 @@ def measure(engine: Engine, *, full: bool = True) -> dict[str, float]:
     load = [(prompt(engine, number, each), out) for number, (each, out) in enumerate(lengths)]
     num_out = sum(out for _, out in load)
     rates["sharegpt_out_tokens_per_s"] = num_out / answer(engine, load)
-    if engine.resolved.device != "cpu":
-        rates["device_idle_share"] = idle_share(engine)
-    return rates
+    idle = idle_share(engine)
+    return rates if idle is None else rates | {"device_idle_share": idle}
 
 
 def steady_rates(engine: Engine, *, full: bool = True) -> dict[str, float]:
@@ -106,8 +117,10 @@ def answer(engine: Engine, load: Load) -> float:
     return time.perf_counter() - began
 
 
-def idle_share(engine: Engine) -> float:
-    """Of the time of some steps of 64 streams, what no kernel was running in."""
+def idle_share(engine: Engine) -> float | None:
+    """Of the time of some steps of 64 streams, what no kernel was running in. None where the
+    profiler is not allowed to see kernels, as in many containers.
+    """
     from torch.autograd import DeviceType  # type: ignore[attr-defined]
     from torch.profiler import ProfilerActivity, profile
 
@@ -117,17 +130,23 @@ def idle_share(engine: Engine) -> float:
         engine.add(Request(request_id=str(number), prompt_token_ids=ids, sampling=params))
     for _ in range(40):
         engine.step()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+    on_gpu = engine.resolved.device != "cpu"
+    with profile(
+        activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]
+    ) as profiler:
         for _ in range(30):
             engine.step()
-        torch.cuda.synchronize()
+        if on_gpu:
+            torch.cuda.synchronize()
     while engine.has_work:
         engine.step()
     spans: list[tuple[float, float]] = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profiler.events()
-        if event.device_type == DeviceType.CUDA
+        if event.device_type == (DeviceType.CUDA if on_gpu else DeviceType.CPU)
     )
+    if not spans:
+        return None
     return 1 - covered(spans) / (spans[-1][1] - spans[0][0])
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from penstock.engine.engine import Engine
 from penstock.vocabulary.sampling_params import SamplingParams
+from scripts.gpu_check.part import Part
 
-FAMILIES = ("qwen3", "mixtral")
 PROMPT = [3 + 7 * number % 97 for number in range(45)]
 OTHERS = [[5 + 11 * number % 89 for number in range(length)] for length in (1, 17, 58)]
 GREEDY = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
@@ -18,19 +18,20 @@ DRAWN = SamplingParams(temperature=1, top_p=0.95, max_tokens=20, ignore_eos=True
 EXACT = {"weights": "float32", "kv_dtype": "float32"}
 
 
-def run(deadline: float, report: dict[str, Any]) -> dict[str, Any]:
+def run(part: Part) -> None:
     """Which laws were broken, by which family."""
     tiny_models = import_module("tests.tiny_models")
-    wrong: list[str] = []
     count = 0
-    for family in FAMILIES:
+    for family in part.scale.families:
         with tempfile.TemporaryDirectory() as folder:
             directory = tiny_models.make_tiny_checkpoint(family, Path(folder))
             for params in (GREEDY, DRAWN):
-                broken, tried = broken_laws(directory, params, "cuda")
+                broken, tried = broken_laws(directory, params, part.scale.device)
                 count += tried
-                wrong += [f"{family}, temperature {params.temperature}: {law}" for law in broken]
-    return {"summary": {"laws tried": count, "broken": len(wrong)}, "wrong": wrong}
+                part.wrong += [
+                    f"{family}, temperature {params.temperature}: {law}" for law in broken
+                ]
+                part.summary.update({"laws tried": count, "broken": len(part.wrong)})
 
 
 def broken_laws(directory: Path, params: SamplingParams, device: str) -> tuple[list[str], int]:

@@ -1,28 +1,29 @@
 """transformers' continuous batching on the same work, where transformers is installed."""
 
 import time
-from typing import Any
 
 import numpy as np
 import torch
 
 from penstock.bench.workload import made_up_lengths, random_prompt
-from scripts.gpu_check.engine import MAX_LEN, NUM_SHAREGPT
-from scripts.gpu_check.random_model import SHAPES
+from scripts.gpu_check.engine import NUM_SHAREGPT
+from scripts.gpu_check.part import Part
 
 
-def run(deadline: float, report: dict[str, Any]) -> dict[str, Any]:
+def run(part: Part) -> None:
     """Output tokens per second of `generate_batch` under ShareGPT's lengths."""
     import transformers
 
-    shape = SHAPES["Llama-3-8B"]
+    scale = part.scale
+    shape = scale.shapes["Llama-3-8B"]
+    max_len, count = (6144, NUM_SHAREGPT) if scale.is_gpu else (64, 4)
     config = transformers.LlamaConfig(**{k: v for k, v in shape.items() if k != "model_type"})
-    with torch.device("cuda"):
+    with torch.device(scale.device):
         model = transformers.AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             config, dtype=torch.bfloat16, attn_implementation="paged|sdpa"
         ).eval()
     rng = np.random.default_rng(0)
-    lengths = made_up_lengths(NUM_SHAREGPT, 0, MAX_LEN)
+    lengths = made_up_lengths(count, 0, max_len)
     prompts = [random_prompt(rng, length, config.vocab_size) for length, _ in lengths]
     # One output length serves all of its requests: the mean, so that the work is as much.
     mean = sum(out for _, out in lengths) // len(lengths)
@@ -35,8 +36,9 @@ def run(deadline: float, report: dict[str, Any]) -> dict[str, Any]:
     elapsed = time.perf_counter() - began
     num_out = sum(len(each.generated_tokens) for each in outputs.values())
     rate = num_out / elapsed
-    summary = {f"transformers {transformers.__version__}, out tokens/s": f"{rate:,.0f}"}
-    ours = report.get("engine", {}).get("Llama-3-8B, bfloat16", {})
+    part.figures |= {"out_tokens_per_s": rate, "max_new_tokens": mean}
+    part.summary[f"transformers {transformers.__version__}, out tokens/s"] = f"{rate:,.0f}"
+    ours = part.report.get("engine", {}).get("Llama-3-8B, bfloat16", {})
     if "sharegpt_out_tokens_per_s" in ours:
-        summary["Penstock over transformers"] = f"{ours['sharegpt_out_tokens_per_s'] / rate:.2f} x"
-    return {"out_tokens_per_s": rate, "max_new_tokens": mean, "summary": summary}
+        times = ours["sharegpt_out_tokens_per_s"] / rate
+        part.summary["Penstock over transformers"] = f"{times:.2f} x"

@@ -20,38 +20,6 @@ from penstock.models.loading import content_of
 from penstock.models.slots import ExpertsSlot, LinearSlot, NormSlot, Slot, slots
 from penstock.models.weights import Weights
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "Llama-3-8B": {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "max_position_embeddings": 8192,
-        "rope_theta": 500000.0,
-        "rms_norm_eps": 1e-5,
-        "dtype": "bfloat16",
-    },
-    "Qwen2.5-0.5B": {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "vocab_size": 151936,
-        "max_position_embeddings": 32768,
-        "rope_theta": 1000000.0,
-        "rms_norm_eps": 1e-6,
-        "tie_word_embeddings": True,
-        "dtype": "bfloat16",
-    },
-}
-"""The models' own config.json, as far as a decoder depends on it."""
 _SPREAD = 0.02
 
 

@@ -1,32 +1,28 @@
 """What `scripts/gpu-check` does, as far as it goes without a GPU."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from scripts.gpu_check import conformance, deterministic, laws
-from scripts.gpu_check.__main__ import GRACE_S, PARTS
+from scripts.gpu_check import ceilings, conformance, deterministic, laws
+from scripts.gpu_check import engine as gpu_engine
+from scripts.gpu_check.__main__ import GRACE_S, PARTS, main
 from scripts.gpu_check.engine import covered, measure
-from scripts.gpu_check.random_model import SHAPES, random_engine
+from scripts.gpu_check.part import REHEARSAL, Part
+from scripts.gpu_check.random_model import random_engine
 
 from penstock.kernels.norm.contract import Norm
 from tests.kernels.instruction_sets import ISAS
-from tests.kernels.interpreter import mend_conversions
+from tests.kernels.interpreter import mend_conversions, multiply_elements_alike
 from tests.kernels.table import TABLE
 from tests.tiny_models import make_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
-TINY = SHAPES["Qwen2.5-0.5B"] | {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "vocab_size": 200,
-    "max_position_embeddings": 64,
-}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -46,7 +42,7 @@ def test_without_a_gpu_it_says_so_at_once() -> None:
 @pytest.mark.parametrize("weights", ["float32", "int8"])
 def test_an_engine_with_random_weights_is_measured_under_every_load(weights: str) -> None:
     with random_engine(
-        TINY, device="cpu", weights=weights, kv_cache_gib=0.01, token_budget=48, max_num_seqs=8
+        REHEARSAL.shapes["Qwen2.5-0.5B"], **REHEARSAL.engine, weights=weights
     ) as engine:
         rates = measure(engine, full=False)
     assert set(rates) == {
@@ -55,8 +51,9 @@ def test_an_engine_with_random_weights_is_measured_under_every_load(weights: str
         "streams_tokens_per_s",
         "prompt_tokens_per_s",
         "sharegpt_out_tokens_per_s",
+        "device_idle_share",
     }
-    assert all(rate > 0 for rate in rates.values())
+    assert all(rate >= 0 for rate in rates.values())
 
 
 def test_time_in_which_several_kernels_run_counts_once() -> None:
@@ -82,12 +79,69 @@ def test_their_bits_are_tried_too(tmp_path: Path) -> None:
 
 
 def test_a_mode_s_rates_are_shares_of_the_usual_ones() -> None:
-    found = deterministic._shares({"a": 50.0, "b": 7.0}, {"a": 200.0})
+    found = deterministic.shares({"a": 50.0, "b": 7.0}, {"a": 200.0})
     assert found == {"Llama-3-8B: a": "50 (25%)", "Llama-3-8B: b": "7"}
 
 
 def test_all_parts_together_take_less_than_nine_minutes() -> None:
     assert sum(PARTS.values()) + len(PARTS) * GRACE_S <= 9 * 60
+
+
+@pytest.mark.triton
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not ISAS, reason="no kernels were built for this processor")
+@pytest.mark.filterwarnings("ignore")
+def test_every_part_runs_to_its_end_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a size that a CPU and the interpreter can bear: but for what asks the GPU itself, every
+    line is run before somebody has nine minutes of one.
+    """
+    pytest.importorskip("triton")
+    mend_conversions(monkeypatch)
+    multiply_elements_alike(monkeypatch)
+    out = tmp_path / "found.json"
+    names = [name for name in PARTS if name != "peer"]
+    assert main(["--out", str(out), "--parts", *names], REHEARSAL) == 0, capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert set(found) == {"machine", *names}
+    table = capsys.readouterr().out.split("All figures")[1]
+    assert {line.split()[0] for line in table.splitlines()[2:]} == set(names)
+    assert not [name for name in names if found[name]["wrong"] or "error" in found[name]]
+
+
+def test_what_a_part_found_before_it_was_interrupted_stands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("triton")
+
+    def copy_and_wait(part: Part) -> None:
+        part.summary["copy"] = "1.00"
+        part.wrong.append("a sum")
+        raise TimeoutError("the part took too long")
+
+    monkeypatch.setattr(ceilings, "run", copy_and_wait)
+    arguments = ["--out", str(tmp_path / "found.json"), "--parts", "ceilings"]
+    assert main(arguments, REHEARSAL) == 1
+    table = [line.split() for line in capsys.readouterr().out.splitlines() if "ceilings" in line]
+    assert ["ceilings", "copy", "1.00"] in table
+    assert ["ceilings", "wrong,", "1", "a", "sum"] in table
+    assert ["ceilings", "error", "TimeoutError:", *["the", "part", "took", "too", "long"]] in table
+
+
+def test_a_model_that_cannot_be_measured_does_not_keep_others_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def rates(scale: object, shape: str, weights: str) -> dict[str, float]:
+        if weights == "int4":
+            raise RuntimeError("out of memory")
+        return {"rate": 2.0}
+
+    monkeypatch.setattr(gpu_engine, "_rates", rates)
+    part = Part(time.monotonic() + 60, REHEARSAL, {})
+    gpu_engine.run(part)
+    assert part.wrong == ["Llama-3-8B int4: RuntimeError: out of memory"]
+    assert part.summary["Llama-3-8B int8: rate"] == "2.000"
 
 
 @pytest.mark.triton

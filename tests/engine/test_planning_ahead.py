@@ -1,12 +1,15 @@
 """A step planned before the one before it is read: the same texts, and nothing waits for tokens."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from penstock.engine import loading
 from penstock.engine.engine import Engine
 from penstock.engine.graphs import Graphs, powers_of_two
+from penstock.kernels.ops import REFERENCE
 from penstock.kernels.recording import Compute
 from penstock.vocabulary.grammar import Grammar
 from penstock.vocabulary.messages import Cancel, FinishReason, Output, Request
@@ -164,3 +167,13 @@ def test_a_recorded_step_reads_and_writes_nothing_for_rows_that_nobody_has(model
     for number, (prompt, params) in requests.items():
         alone = run(make_engine(model_dir), {"r": (prompt, params)})["r"][0]
         assert tokens(found[number][0]) == tokens(alone)
+
+
+def test_a_gpu_without_kernels_records_no_steps(model_dir: Path) -> None:
+    """The reference cuts attention up by lengths that only the host knows; replays keep them."""
+    runner = make_engine(model_dir).runner
+    resolved = replace(make_engine(model_dir).resolved, device="cuda:0")
+    runner.decoder.ops = REFERENCE
+    assert loading.graphs_of(runner.decoder, runner.cache, resolved) is None
+    runner.decoder.ops = replace(REFERENCE, recorder=lambda: Recordings().record)
+    assert loading.graphs_of(runner.decoder, runner.cache, resolved) is not None

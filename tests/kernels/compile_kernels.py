@@ -29,6 +29,18 @@ SHARED_BYTES = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 specifications).
 """
 HAS_FP8 = 89
+WIDE = (
+    ("float32", "float32", 128, (8, 2)),
+    ("float32", "int8", 128, (8, 2)),
+    ("float32", "float32", 256, (8, 2)),
+    ("bfloat16", "bfloat16", 256, (8, 2)),
+    ("bfloat16", "float32", 128, (8, 2)),
+    ("float16", "float16", 96, (8, 2)),
+    ("bfloat16", "bfloat16", 64, (71, 1)),
+)
+"""Attention that takes much of a program's memory, or is rare: the queries' type, the cache's, the
+size of a head, and how many query and key-value heads there are.
+"""
 
 
 class Target:
@@ -67,20 +79,20 @@ def half(*shape: int) -> Tensor:
     return torch.randn(*shape).bfloat16()
 
 
-def compile_linears(ops: Ops, schemes: list[str]) -> None:
-    x, norm = half(300, 896), Norm("rms", half(896), None, 1e-5)
+def compile_linears(ops: Ops, schemes: list[str], dtype: torch.dtype = torch.bfloat16) -> None:
+    x, norm = half(300, 896).to(dtype), Norm("rms", half(896), None, 1e-5)
     ops.embedding(torch.arange(5), x, torch.bfloat16)
     ops.norm(x, norm)
     ops.norm(x, Norm("layer", half(896), half(896), 1e-5))
     for scheme in schemes:
         for rows, gated in ((1, False), (33, True), (300, True)):
             packed = ops.pack_linear(torch.randn(1024, 896), half(1024), scheme, gated=gated)
-            residual = half(rows, 512 if gated else 1024)
+            residual = half(rows, 512 if gated else 1024).to(dtype)
             around = {"norm": norm, "activation": "silu", "residual": residual}
             ops.linear(x[:rows], packed, **around)
         experts = [[torch.randn(*shape)] * 4 for shape in ((256, 64), (64, 128))]
         packed = ops.pack_experts(*experts, scheme)
-        ops.experts(half(9, 64), half(9, 4), packed, 2, "gelu")
+        ops.experts(half(9, 64).to(dtype), half(9, 4), packed, 2, "gelu")
 
 
 def compile_attention(ops: Ops, dtypes: list[str]) -> None:
@@ -104,6 +116,15 @@ def compile_attention(ops: Ops, dtypes: list[str]) -> None:
                 ops.paged_attention(query.bfloat16(), cache, plan)
 
 
+def compile_wide_attention(ops: Ops) -> None:
+    for dtype, kept, size, heads in WIDE:
+        for slices in (((1, 300), (1, 40)), ((1, 300), (40, 100))):
+            query, keys, _, layout, shape = case(*slices, heads=heads, size=size)(torch.Generator())
+            cache = empty_cache(ops, len(keys), heads[1], size, dtype=kept)
+            plan = ops.plan_attention(layout, shape, 16)
+            ops.paged_attention(query.to(getattr(torch, dtype)), cache, plan)
+
+
 def compile_sampling(ops: Ops) -> None:
     logits, uniforms = torch.randn(3, 5000), torch.rand(3, dtype=torch.float64)
     ops.argmax(logits)
@@ -117,13 +138,17 @@ def main() -> None:
     capability = int(sys.argv[1])
     compile_instead_of_launching(capability)
     has_fp8 = capability >= HAS_FP8
-    ops = kernels()
-    compile_sampling(ops)
-    compile_linears(ops, ["bfloat16", "int8", "int4"] + ["fp8"] * has_fp8)
-    compile_attention(ops, [dtype for dtype in KV_DTYPES if has_fp8 or dtype != "fp8"])
-    deterministic = kernels(deterministic=True)
-    compile_linears(deterministic, ["bfloat16"] + ["fp8"] * has_fp8)
-    compile_attention(deterministic, ["bfloat16", "int8"])
+    kept = [dtype for dtype in KV_DTYPES if has_fp8 or dtype != "fp8"]
+    rounded = ["int8", "int4"] + ["fp8"] * has_fp8
+    usual, deterministic = kernels(), kernels(deterministic=True)
+    compile_sampling(usual)
+    compile_linears(usual, ["bfloat16", *rounded])
+    compile_linears(usual, ["int8", "int4"], torch.float16)
+    compile_linears(deterministic, ["bfloat16", *rounded])
+    compile_linears(deterministic, ["float32"], torch.float32)
+    for ops in (usual, deterministic):
+        compile_attention(ops, kept)
+        compile_wide_attention(ops)
 
 
 if __name__ == "__main__":

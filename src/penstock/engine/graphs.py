@@ -151,19 +151,6 @@ class _Step:
     replay: Compute | None = None
 
 
-def record_on_cuda(compute: Compute) -> Compute:
-    """Record a computation whose kernels have been compiled."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = compute()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return result
-
-    return replay
-
-
 def powers_of_two(largest: int) -> list[int]:
     """Sizes up to the largest, and that: few enough to record them all."""
     sizes = [1 << power for power in range(largest.bit_length()) if 1 << power < largest]

@@ -10,7 +10,7 @@ from penstock.engine.cost import cost_model
 from penstock.engine.engine import Engine
 from penstock.engine.grammar_compiler import GrammarLimits
 from penstock.engine.grammars import Grammars
-from penstock.engine.graphs import Graphs, powers_of_two, record_on_cuda
+from penstock.engine.graphs import Graphs, powers_of_two
 from penstock.engine.hardware import find_device, find_hardware, keep_to, num_threads
 from penstock.engine.host import give_memory_back
 from penstock.engine.memory import fitted
@@ -167,19 +167,19 @@ def _runner(decoder: Decoder, resolved: Resolved, greens: Greens | None) -> Runn
         device=device,
     )
     return Runner(
-        decoder, cache, ops, transfers_for(device), greens, _graphs(decoder, cache, resolved)
+        decoder, cache, ops, transfers_for(device), greens, graphs_of(decoder, cache, resolved)
     )
 
 
-def _graphs(decoder: Decoder, cache: KVCache, resolved: Resolved) -> Graphs | None:
+def graphs_of(decoder: Decoder, cache: KVCache, resolved: Resolved) -> Graphs | None:
     """A GPU's rows are filled up, for every recording holds memory there. On a CPU an empty row
     would be computed like any other, so every size has its own; beyond some, what a recording
     saves is nothing beside the rest.
     """
-    on_gpu = resolved.device != "cpu"
-    record = record_on_cuda if on_gpu else decoder.ops.recorder()
+    record = decoder.ops.recorder()
     if record is None:
         return None
+    on_gpu = resolved.device != "cpu"
     largest = min(resolved.max_num_seqs, LARGEST_GRAPH if on_gpu else LARGEST_ON_CPU)
     return Graphs(
         decoder,

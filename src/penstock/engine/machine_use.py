@@ -22,7 +22,9 @@ class MachineLimits:
     """What all threads together can do, measured on this machine."""
 
     multiply_adds_per_s: float
-    """Of the kind that the weights take: of int8 for int8 and int4, of float32 for the others."""
+    """On a CPU of the kind that the weights take: of int8 for int8 and int4, of float32 for the
+    others. On a GPU of the activations' type, whatever the weights are.
+    """
     bytes_read_per_s: float
 
     def shares(self, num_multiply_adds: int, num_bytes_read: int, seconds: float) -> Shares:
@@ -47,10 +49,13 @@ class MachineUse:
 def measure_limits(resolved: Resolved) -> MachineLimits | None:
     """Measure for a quarter of a second, with nothing else running.
 
-    None where no kernels of our own compute.
+    None where no kernels of our own compute on a CPU, or a GPU has no memory left to measure with.
     """
     if resolved.device != "cpu":
-        return None
+        from penstock.engine.gpu_limits import measured_limits
+
+        found = measured_limits(resolved.device, resolved.dtype)
+        return found and MachineLimits(multiply_adds_per_s=found[0] / 2, bytes_read_per_s=found[1])
     try:
         from penstock.kernels.limits import cpu
     except ImportError:

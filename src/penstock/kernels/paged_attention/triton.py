@@ -31,7 +31,10 @@ from penstock.kernels.triton.target import (
     power_of_two,
 )
 
-KEYS_TILE = 64
+_KEYS_TILES = ((256, 64, 3), (512, 32, 2), (1024, 16, 1))
+"""Keys of a tile, and how many tiles are on their way at once, for heads of so many bytes, the last
+for any more: so that a program finds its shared memory on GPUs that have but 99 KiB of it.
+"""
 FEW_ROWS, MANY_ROWS = 16, 64
 """Rows of a tile, tokens times heads, in a step of single tokens, and in one with longer slices."""
 FIXED_ROWS = 32
@@ -180,19 +183,29 @@ def paged_attention(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> Tenso
     biases = bias, 0 if bias is None else bias.shape[1]
     sizes = shape.num_heads, shape.num_kv_heads, size, plan.block_size
     results = out, partial, sums, plan.num_ranges, plan.least_range
+    width = power_of_two(size, least=16)
+    tile, num_stages = _keys_tile(width * max(query.itemsize, cache.heads.itemsize), bias)
     _attend[(plan.num_tiles, shape.num_kv_heads, plan.num_ranges)](
         *(query, query.stride(0), *kept, *slices, *biases),
         *(shape.scale, shape.window, *sizes, *results),
         GROUP=shape.num_heads // shape.num_kv_heads,
         DOT=dot_type(query.dtype),
-        TILE=KEYS_TILE,
+        TILE=tile,
         FIXED=plan.fixed_range,
         M=plan.rows,
-        D=power_of_two(size, least=16),
+        D=width,
+        num_stages=num_stages,
     )
     if partial is not None and sums is not None and plan.num_ranges > 1:
         join(partial, sums, layout.positions, out, plan.fixed_range)
     return out
+
+
+def _keys_tile(num_bytes: int, bias: Tensor | None) -> tuple[int, int]:
+    """Keys of a tile, and tiles on their way, for heads of so many bytes. A bias travels too."""
+    fitting = (tile[1:] for tile in _KEYS_TILES if num_bytes <= tile[0])
+    keys, num_stages = next(fitting, _KEYS_TILES[-1][1:])
+    return keys, num_stages if bias is None else min(num_stages, 2)
 
 
 def _room_for_ranges(out: Tensor, plan: AttentionPlan) -> tuple[Tensor | None, Tensor | None]:

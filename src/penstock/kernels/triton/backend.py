@@ -19,11 +19,15 @@ except ModuleNotFoundError as error:
 
 from penstock.kernels.kv_cache.contract import KV_DTYPES
 from penstock.kernels.ops import REFERENCE, Ops
+from penstock.kernels.triton.recording import record
 
 OLDEST_CAPABILITY = (8, 0)
 """Compute capability from which on the kernels' types and products exist: Ampere's."""
 FP8_CAPABILITY = (8, 9)
 """Likewise for floats of eight bits: Ada's."""
+UNTESTED_ON_AMD = (
+    "AMD's GPUs are untested: the same sources are compiled for them, and nobody has tried."
+)
 _NO_COMPUTATION = {"kv_dtypes", "packing", "recorder"}
 
 
@@ -32,10 +36,18 @@ def triton_ops(device: torch.device, *, deterministic: bool) -> tuple[Ops, list[
     old, or without Triton.
     """
     capability = torch.cuda.get_device_capability(device)
-    if torch.version.hip is None and capability < OLDEST_CAPABILITY:
-        raise ImportError(f"compute capability {capability} is below {OLDEST_CAPABILITY}")
-    ops = kernels(has_fp8=capability >= FP8_CAPABILITY, deterministic=deterministic)
-    return ops, [f"Kernels: Penstock's own in Triton, on {device}.", *_gaps(ops)]
+    is_amd = torch.version.hip is not None
+    if not is_amd and capability < OLDEST_CAPABILITY:
+        found, oldest = (".".join(map(str, each)) for each in (capability, OLDEST_CAPABILITY))
+        raise ImportError(
+            f"{torch.cuda.get_device_name(device)} has compute capability {found}, and Penstock's "
+            f"kernels take {oldest} or above"
+        )
+    # AMD's floats of eight bits are others on some GPUs, and its numbers mean other generations.
+    has_fp8 = not is_amd and capability >= FP8_CAPABILITY
+    ops = replace(kernels(has_fp8=has_fp8, deterministic=deterministic), recorder=lambda: record)
+    notes = [f"Kernels: Penstock's own in Triton, on {device}.", *_gaps(ops)]
+    return ops, [*notes, UNTESTED_ON_AMD] if is_amd else notes
 
 
 def kernels(*, has_fp8: bool = True, deterministic: bool = False) -> Ops:

@@ -92,13 +92,13 @@ def _fixed_checks(ops: Ops, device: torch.device, *, has_fp8: bool) -> Iterator[
         yield f"bits of linear, {scheme}", partial(bits.check_linear, ops, scheme, dtype, device)
         yield f"bits of experts, {scheme}", partial(bits.check_experts, ops, scheme, dtype, device)
     attention = import_module("tests.kernels.attention_cases")
+    kinds: list[dict[str, Any]] = [{}, {"window": 300}, {"soft_cap": 20.0, "sinks": True}]
     for kept in ops.kv_dtypes:
-        for window in (None, 300):
-            build = attention.case(
-                (1, 900), (70, 600), (9, 9), heads=(8, 2), size=64, window=window
-            )
+        for options in kinds:
+            slices = (1, 900), (70, 600), (9, 9)
+            build = attention.case(*slices, heads=(8, 2), size=64, **options)
             yield (
-                f"bits of attention over {kept}, window {window}",
+                f"bits of attention over {kept}, {options}",
                 partial(_attention_bits, bits, ops, build, kept, device),
             )
 
@@ -109,10 +109,16 @@ def _flashinfer_checks(ops: Ops, device: torch.device) -> Iterator[tuple[str, An
         return
     ops = with_flashinfer(ops, torch.bfloat16)
     attention = import_module("tests.kernels.attention_cases")
-    for size, window in ((128, None), (64, None), (64, 50)):
-        build = attention.case((1, 900), (70, 300), (3, 3), heads=(8, 2), size=size, window=window)
+    kinds: list[dict[str, Any]] = [
+        {"size": 128},
+        {"size": 64},
+        {"size": 64, "window": 50},
+        {"size": 128, "soft_cap": 20.0},
+    ]
+    for options in kinds:
+        build = attention.case((1, 900), (70, 300), (3, 3), heads=(8, 2), **options)
         yield (
-            f"attention by FlashInfer, {size}, window {window}",
+            f"attention by FlashInfer, {options}",
             lambda b=build: _attention(attention, ops, b, "bfloat16", device),
         )
 

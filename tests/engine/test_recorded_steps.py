@@ -14,6 +14,9 @@ from penstock.kernels.recording import NotRecorded
 from penstock.vocabulary.sampling_params import SamplingParams
 from tests.engine.test_laws import DRAWN, GREEDY, OTHERS, PROMPT
 from tests.engine.tiny_engine import continuation, make_engine, run, tokens
+from tests.kernels.attention_cases import case
+from tests.kernels.instruction_sets import cpu_ops
+from tests.kernels.paged_cache import BLOCK_SIZE, filled_cache
 from tests.tiny_models import TINY_FAMILIES, make_tiny_checkpoint
 
 recording = pytest.importorskip("penstock.kernels.cpu.recording", reason="no kernels here")
@@ -149,6 +152,22 @@ class TestRecorder:
         ids[1] = 4
         with pytest.raises(IndexError, match="id 4 at position 1"):
             replay()
+
+    def test_attention_reads_its_sinks_where_they_lay(self) -> None:
+        ops, generator = cpu_ops(), torch.Generator().manual_seed(0)
+        build = case((1, 9), (1, 30), soft_cap=2.0, sinks=True)
+        query, keys, values, layout, shape, sinks = build(generator)
+        cache = filled_cache(ops, keys, values)
+
+        def compute() -> torch.Tensor:
+            plan = ops.plan_attention(layout, shape, BLOCK_SIZE)
+            return ops.paged_attention(query, cache, plan, sinks)
+
+        replay, before = recording.Recorder()(compute), compute()
+        query.neg_()
+        sinks.add_(1)
+        expected = compute()
+        assert torch.equal(replay(), expected) and not torch.equal(expected, before)
 
     def test_recording_imports_no_compiler(self) -> None:
         code = (

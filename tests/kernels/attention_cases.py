@@ -22,15 +22,22 @@ def attend(
     values: Tensor,
     layout: StepLayout,
     shape: AttentionShape,
+    sinks: Tensor | None = None,
+    *,
     dtype: str = "float32",
 ) -> Tensor:
     """keys and values are [num_blocks, block_size, K, D]; dtype is that of the cache."""
     plan = ops.plan_attention(layout, shape, keys.shape[1])
-    return ops.paged_attention(query, filled_cache(ops, keys, values, dtype=dtype), plan)
+    return ops.paged_attention(query, filled_cache(ops, keys, values, dtype=dtype), plan, sinks)
 
 
 def attend_formula(
-    query: Tensor, keys: Tensor, values: Tensor, layout: StepLayout, shape: AttentionShape
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    layout: StepLayout,
+    shape: AttentionShape,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Sequence by sequence, query by query, head by head."""
     out, row, block_size = torch.zeros(query.shape, dtype=torch.float64), 0, keys.shape[1]
@@ -45,9 +52,13 @@ def attend_formula(
                 kv_head = head * shape.num_kv_heads // shape.num_heads
                 seen = slice(first, position + 1)
                 scores = key[seen, kv_head] @ query[row, head].double() * shape.scale
+                if shape.soft_cap is not None:
+                    scores = shape.soft_cap * torch.tanh(scores / shape.soft_cap)
                 if shape.key_bias is not None:
                     scores = scores + shape.key_bias[head, seen]
-                out[row, head] = torch.softmax(scores, 0) @ value[seen, kv_head]
+                weights = torch.exp(scores)
+                total = weights.sum() + (0 if sinks is None else torch.exp(sinks[head].double()))
+                out[row, head] = weights / total @ value[seen, kv_head]
             row += 1
     return out
 
@@ -59,6 +70,8 @@ def case(
     window: int | None = None,
     biased: bool = False,
     size: int = SIZE,
+    soft_cap: float | None = None,
+    sinks: bool = False,
 ) -> Callable[[torch.Generator], tuple[Any, ...]]:
     """A step of slices (query length, context length), in blocks scattered among others'."""
 
@@ -74,6 +87,7 @@ def case(
             num_kv_heads=heads[1],
             head_dim=size,
             scale=0.3,
+            soft_cap=soft_cap,
             window=window,
             key_bias=bias,
         )
@@ -81,9 +95,18 @@ def case(
             torch.randn(*dims, generator=generator)
             for dims in ((len(token_ids), heads[0], size), cache, cache)
         )
-        return query, keys, values, layout, shape
+        step = query, keys, values, layout, shape
+        return (*step, 3 * torch.randn(heads[0], generator=generator)) if sinks else step
 
     return build
+
+
+def extreme_sinks(generator: torch.Generator) -> tuple[Any, ...]:
+    """None at all, one that leaves next to nothing to the keys, and some so far from their scores
+    that no float is as large as what lies between them.
+    """
+    step = case(*MIXED, heads=(6, 2))(generator)
+    return *step, torch.tensor([-torch.inf, 30, -1e4, 1e4, 0, -100])
 
 
 MIXED = ((1, 9), (5, 5), (1, 1), (3, 17), (1, 30), (2, 2))
@@ -112,4 +135,15 @@ ATTENTION: Mapping[str, Callable[[torch.Generator], tuple[Any, ...]]] = {
     "a window that ends between pieces": case((300, 310), heads=(1, 1), block_size=16, window=40),
     "a bias on keys": case(*MIXED, biased=True),
     "a bias on keys and a window": case(*MIXED, biased=True, window=4),
+    "capped scores": case(*MIXED, soft_cap=0.7),
+    "capped scores, a bias on keys and a window": case(*MIXED, soft_cap=2.0, biased=True, window=4),
+    "sinks": case(*MIXED, sinks=True),
+    "sinks and a window": case(*MIXED, heads=(6, 2), sinks=True, window=4),
+    "sinks, capped scores and a bias on keys": case(*MIXED, sinks=True, soft_cap=2.0, biased=True),
+    "sinks that take all, or nothing": extreme_sinks,
+    "heads of 64 with sinks": case(*MIXED, heads=(16, 2), size=64, window=8, sinks=True),
+    "heads of 256, capped": case((1, 700), (40, 300), heads=(4, 2), size=256, soft_cap=5.0),
+    "a context of 5,000, capped, with sinks": case(
+        (1, 5000), heads=(2, 1), soft_cap=5.0, sinks=True
+    ),
 }

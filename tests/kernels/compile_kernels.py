@@ -125,6 +125,28 @@ def compile_wide_attention(ops: Ops) -> None:
             ops.paged_attention(query.to(getattr(torch, dtype)), cache, plan)
 
 
+def compile_caps_and_sinks(ops: Ops) -> None:
+    """As Gemma 2 and gpt-oss have them, and both at once; keys in one range and in several."""
+    for size, heads, cap, has_sinks in (
+        (256, (16, 8), 50.0, False),
+        (64, (64, 8), None, True),
+        (128, (8, 2), 30.0, True),
+    ):
+        query, keys, _, layout, shape, *sinks = case(
+            *((1, 300), (40, 100)),
+            heads=heads,
+            size=size,
+            window=128,
+            soft_cap=cap,
+            sinks=has_sinks,
+        )(torch.Generator())
+        cache = empty_cache(ops, len(keys), heads[1], size, dtype="bfloat16")
+        plan = ops.plan_attention(layout, shape, 16)
+        for num_ranges in (1, 3):
+            cut = replace(plan, num_ranges=num_ranges)
+            ops.paged_attention(query.bfloat16(), cache, cut, *sinks)
+
+
 def compile_sampling(ops: Ops) -> None:
     logits, uniforms = torch.randn(3, 5000), torch.rand(3, dtype=torch.float64)
     ops.argmax(logits)
@@ -149,6 +171,7 @@ def main() -> None:
     for ops in (usual, deterministic):
         compile_attention(ops, kept)
         compile_wide_attention(ops)
+        compile_caps_and_sinks(ops)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class Wrapper:
         causal: bool = False,
         sm_scale: float | None = None,
         window_left: int = -1,
+        logits_soft_cap: float | None = None,
         q_data_type: torch.dtype = torch.float16,
         kv_data_type: torch.dtype | None = None,
     ) -> None:
@@ -48,6 +49,7 @@ class Wrapper:
         )
         self.heads = num_qo_heads, num_kv_heads, head_dim_qk
         self.page_size, self.scale, self.window_left = page_size, sm_scale, window_left
+        self.soft_cap = logits_soft_cap or 0.0
         self.dtype = q_data_type
         self.num_plans += 1
 
@@ -60,6 +62,8 @@ class Wrapper:
             key, value = kept.permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, :length]
             query = q[rows].double().unflatten(1, (num_kv_heads, -1))
             scores = torch.einsum("tkgd,knd->kgtn", query, key) * self.scale
+            if self.soft_cap > 0:
+                scores = self.soft_cap * torch.tanh(scores / self.soft_cap)
             scores = scores.masked_fill(~self._seen(len(rows), length), float("-inf"))
             found = torch.einsum("kgtn,knd->tkgd", scores.softmax(-1), value)
             out[rows] = found.flatten(1, 2).to(out.dtype)

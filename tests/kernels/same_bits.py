@@ -67,14 +67,14 @@ def check_attention(
     """Slices of a step, and parts of them, alone and together, whether one program walks over all
     ranges of keys or each has its own. `range_len` is for ranges shorter than usual.
     """
-    query, keys, kept, layout, shape = values
+    query, keys, kept, layout, shape, *sinks = values
     cache = filled_cache(ops, keys, kept, dtype=dtype)
-    whole = _attend(ops, query, cache, layout, shape, range_len, split=False)
+    whole = _attend(ops, query, cache, layout, shape, sinks, range_len, split=False)
     for is_split in (True, False):
-        together = _attend(ops, query, cache, layout, shape, range_len, split=is_split)
+        together = _attend(ops, query, cache, layout, shape, sinks, range_len, split=is_split)
         assert torch.equal(together, whole), f"the step, in ranges: {is_split}"
         for rows, part in _parts(layout):
-            found = _attend(ops, query[rows], cache, part, shape, range_len, split=is_split)
+            found = _attend(ops, query[rows], cache, part, shape, sinks, range_len, split=is_split)
             assert torch.equal(found, whole[rows]), f"rows {rows} alone, in ranges: {is_split}"
 
 
@@ -84,6 +84,7 @@ def _attend(
     cache: LayerKV,
     layout: StepLayout,
     shape: AttentionShape,
+    sinks: list[Tensor],
     range_len: int | None,
     *,
     split: bool,
@@ -92,7 +93,7 @@ def _attend(
     range_len = range_len or plan.fixed_range
     num_ranges = -(-max(layout.context_lens_host) // range_len) if split else 1
     plan = replace(plan, fixed_range=range_len, num_ranges=num_ranges)
-    return ops.paged_attention(query, cache, plan)
+    return ops.paged_attention(query, cache, plan, *sinks)
 
 
 def _parts(layout: StepLayout) -> Iterator[tuple[slice, StepLayout]]:

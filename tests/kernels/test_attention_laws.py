@@ -25,13 +25,15 @@ pytestmark = [
 ]
 every_dtype = pytest.mark.parametrize("dtype", CPU_KV_DTYPES)
 every_kind = pytest.mark.parametrize(
-    ("heads", "size", "window", "biased"),
+    "kind",
     [
-        ((14, 2), 64, None, False),
-        ((4, 4), 8, None, True),
-        ((6, 1), 80, 45, False),
-        ((3, 1), 20, 700, True),
+        {"heads": (14, 2), "size": 64},
+        {"heads": (4, 4), "size": 8, "biased": True},
+        {"heads": (6, 1), "size": 80, "window": 45},
+        {"heads": (3, 1), "size": 20, "window": 700, "biased": True},
+        {"heads": (6, 2), "size": 24, "soft_cap": 4.0, "sinks": True},
     ],
+    ids=str,
 )
 LONGEST = 1100
 """More than two of the ranges that long contexts are cut into."""
@@ -46,8 +48,11 @@ class Prompts:
         dtype: str,
         heads: tuple[int, int],
         size: int,
-        window: int | None,
-        biased: bool,
+        *,
+        window: int | None = None,
+        biased: bool = False,
+        soft_cap: float | None = None,
+        sinks: bool = False,
     ) -> None:
         generator = torch.Generator().manual_seed(0)
         self.ops: Any = cpu_ops()
@@ -63,9 +68,11 @@ class Prompts:
             num_kv_heads=heads[1],
             head_dim=size,
             scale=0.2,
+            soft_cap=soft_cap,
             window=window,
             key_bias=bias,
         )
+        self.sinks = 6 * torch.randn(heads[0], generator=generator) if sinks else None
 
     def attend(self, *slices: tuple[int, int, int]) -> list[Tensor]:
         """What the queries of each slice (sequence, first token, end) read, in one step."""
@@ -76,7 +83,8 @@ class Prompts:
         _, layout = lay_out(rows, counts, BLOCK_SIZE)
         query = torch.cat([self.queries[number][start:end] for number, start, end in slices])
         plan = self.ops.plan_attention(layout, self.shape, BLOCK_SIZE)
-        return list(self.ops.paged_attention(query, self.cache, plan).split(counts))
+        found = self.ops.paged_attention(query, self.cache, plan, self.sinks)
+        return list(found.split(counts))
 
 
 @pytest.fixture(params=[1, 2])
@@ -92,15 +100,9 @@ def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
 @every_dtype
 @every_kind
 def test_a_prompt_gives_the_same_bits_however_it_is_cut(
-    backend: str,
-    num_threads: int,
-    dtype: str,
-    heads: Any,
-    size: int,
-    window: int | None,
-    biased: bool,
+    backend: str, num_threads: int, dtype: str, kind: dict[str, Any]
 ) -> None:
-    prompts = Prompts([LONGEST], dtype, heads, size, window, biased)
+    prompts = Prompts([LONGEST], dtype, **kind)
     (whole,) = prompts.attend((0, 0, LONGEST))
     for cuts in (range(0, LONGEST + 1, 275), [0, 1, 7, 8, 130, 511, 513, 1024, 1099, LONGEST]):
         parts = [prompts.attend((0, a, b))[0] for a, b in pairwise(cuts)]
@@ -112,15 +114,9 @@ def test_a_prompt_gives_the_same_bits_however_it_is_cut(
 @every_dtype
 @every_kind
 def test_a_sequence_gives_the_same_bits_alone_and_among_others(
-    backend: str,
-    num_threads: int,
-    dtype: str,
-    heads: Any,
-    size: int,
-    window: int | None,
-    biased: bool,
+    backend: str, num_threads: int, dtype: str, kind: dict[str, Any]
 ) -> None:
-    prompts = Prompts([LONGEST, 3, 600, 17, 1000], dtype, heads, size, window, biased)
+    prompts = Prompts([LONGEST, 3, 600, 17, 1000], dtype, **kind)
     slices = (0, LONGEST - 1, LONGEST), (1, 0, 3), (2, 100, 600), (3, 16, 17), (4, 990, 1000)
     together = prompts.attend(*slices)
     for part, out in zip(slices, together, strict=True):
@@ -133,12 +129,10 @@ def test_a_sequence_gives_the_same_bits_alone_and_among_others(
 
 @every_dtype
 @every_kind
-def test_threads_do_not_change_a_bit(
-    backend: str, dtype: str, heads: Any, size: int, window: int | None, biased: bool
-) -> None:
+def test_threads_do_not_change_a_bit(backend: str, dtype: str, kind: dict[str, Any]) -> None:
     import penstock.kernels.cpu._native as native
 
-    prompts = Prompts([LONGEST, 1050], dtype, heads, size, window, biased)
+    prompts = Prompts([LONGEST, 1050], dtype, **kind)
     slices = (0, LONGEST - 2, LONGEST), (1, 600, 1050)
     before = native.num_threads()
     found = []
@@ -176,7 +170,7 @@ def test_no_token_reaches_one_that_does_not_see_it(
 ) -> None:
     """Not even as infinity times nothing."""
     for token in (0, 128, 200, 299):
-        prompts = Prompts([300], "float32", heads, 16, window, False)
+        prompts = Prompts([300], "float32", heads, 16, window=window)
         (expected,) = prompts.attend((0, 0, 300))
         block, offset = prompts.rows[0].block_table[token // BLOCK_SIZE], token % BLOCK_SIZE
         prompts.cache.parts["keys"][block, 0, :, :, offset] = float("inf")
@@ -189,7 +183,7 @@ def test_no_token_reaches_one_that_does_not_see_it(
 
 
 def test_blocks_behind_a_window_may_be_gone(backend: str) -> None:
-    prompts = Prompts([LONGEST], "float32", (4, 2), 64, 100, False)
+    prompts = Prompts([LONGEST], "float32", (4, 2), 64, window=100)
     expected = prompts.attend((0, 1000, LONGEST))
     prompts.rows[0].block_table[: (1001 - 100) // BLOCK_SIZE] = [-1] * ((1001 - 100) // BLOCK_SIZE)
     assert torch.equal(prompts.attend((0, 1000, LONGEST))[0], expected[0])
@@ -224,14 +218,14 @@ def test_a_layout_that_cannot_be_is_refused(
 
 
 def test_a_plan_never_reads_outside_a_cache(backend: str) -> None:
-    prompts = Prompts([40], "float32", (2, 1), 8, None, False)
+    prompts = Prompts([40], "float32", (2, 1), 8)
     prompts.rows[0].block_table[2] = 6
     with pytest.raises(ValueError, match="blocks that the cache does not have"):
         prompts.attend((0, 39, 40))
 
 
 def test_a_bias_must_reach_as_far_as_the_context(backend: str) -> None:
-    prompts = Prompts([40], "float32", (2, 1), 8, None, False)
+    prompts = Prompts([40], "float32", (2, 1), 8)
     prompts.shape = replace(prompts.shape, key_bias=torch.zeros(2, 39))
     with pytest.raises(ValueError, match="positions with a bias"):
         prompts.attend((0, 39, 40))
@@ -248,7 +242,7 @@ def test_a_bias_must_reach_as_far_as_the_context(backend: str) -> None:
     ids=["of another type", "not dense", "too many tokens", "too many heads"],
 )
 def test_queries_that_do_not_fit_are_refused(backend: str, query: Tensor) -> None:
-    prompts = Prompts([40], "float32", (2, 1), 8, None, False)
+    prompts = Prompts([40], "float32", (2, 1), 8)
     prompts.queries = [torch.zeros(40, 2, 8)]
     row = replace(prompts.rows[0], num_computed=39)
     _, layout = lay_out([row], [1], BLOCK_SIZE)

@@ -46,8 +46,12 @@ def ops() -> Ops:
         case(*MIXED, window=1),
         case((10, 50), (2, 2), (1, 40), window=7),
         case((4, 9), window=100),
+        case(*MIXED, window=7, soft_cap=0.7),
     ],
-    ids=["one", "mixed", "full blocks", "shared heads", "own heads", "window of 1", "7", "100"],
+    ids=[
+        *("one", "mixed", "full blocks", "shared heads", "own heads"),
+        *("window of 1", "7", "100", "capped"),
+    ],
 )
 def test_pages_lengths_masks_and_layouts_are_what_attention_needs(ops: Ops, build: Any) -> None:
     values = build(seeded())
@@ -96,6 +100,8 @@ def test_what_it_cannot_compute_is_refused(ops: Ops) -> None:
     biased = replace(shape, key_bias=torch.zeros(4, 64))
     with pytest.raises(ValueError, match="no bias to keys"):
         ops.plan_attention(layout, biased, 16)
+    with pytest.raises(ValueError, match="knows no sinks"):
+        attend(ops, query, keys, kept, layout, shape, torch.zeros(4))
     for dtype in ("int8", "bfloat16"):
         with pytest.raises(ValueError, match=f"over torch.{dtype} do not fit"):
             attend(ops, query, keys, kept, layout, shape, dtype=dtype)

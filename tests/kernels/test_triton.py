@@ -58,7 +58,11 @@ def test_a_kernel_computes_what_its_formula_says(ops: Ops, op: str, name: str) -
 def test_attention_over_rounded_keys_and_values_is_near(
     ops: Ops, dtype: str, tolerance: float
 ) -> None:
-    for build in (case(*MIXED, biased=True, window=4), case((7, 100), size=80)):
+    for build in (
+        case(*MIXED, biased=True, window=4),
+        case((7, 100), size=80),
+        case(*MIXED, soft_cap=2.0, sinks=True),
+    ):
         values = build(seeded())
         actual = attend(ops, *values, dtype=dtype)
         assert_near(actual, attend_formula(*values), tolerance)
@@ -109,11 +113,21 @@ def test_heads_are_normalised_and_turned_as_by_the_reference(ops: Ops, kind: Any
         torch.testing.assert_close(*queries, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 70}, {"biased": True, "window": 33}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"window": 70},
+        {"biased": True, "window": 33},
+        {"soft_cap": 1.5, "sinks": True},
+        {"window": 70, "sinks": True},
+    ],
+    ids=str,
+)
 def test_contexts_cut_into_ranges_give_the_same(ops: Ops, options: dict[str, Any]) -> None:
     """Of some sequences a range has no key at all: before a window, or beyond a short context."""
     slices = (1, 60), (1, 3), (4, 62) if "biased" in options else (4, 150), (1, 1)
-    query, keys, values, layout, shape = case(*slices, **options)(seeded())
+    query, keys, values, layout, shape, *sinks = case(*slices, **options)(seeded())
     if shape.key_bias is not None:
         shape = replace(shape, key_bias=normal(4, 64))
     cache = filled_cache(ops, keys, values)
@@ -121,8 +135,8 @@ def test_contexts_cut_into_ranges_give_the_same(ops: Ops, options: dict[str, Any
     assert plan.num_ranges == 1  # one processor, as far as the interpreter knows
     for least_range in (64, 128):
         cut = replace(plan, least_range=least_range, num_ranges=3)
-        actual = ops.paged_attention(query, cache, cut)
-        assert_near(actual, attend_formula(query, keys, values, layout, shape), 1e-5)
+        actual = ops.paged_attention(query, cache, cut, *sinks)
+        assert_near(actual, attend_formula(query, keys, values, layout, shape, *sinks), 1e-5)
 
 
 def test_queries_whose_tokens_lie_apart_are_read_where_they_are(ops: Ops) -> None:
@@ -304,6 +318,8 @@ def test_what_does_not_fit_is_refused(ops: Ops) -> None:
     query, keys, values, layout, shape = case((1, 3))(seeded())
     with pytest.raises(ValueError, match="do not fit a step"):
         attend(ops, query[:, :2], keys, values, layout, shape)
+    with pytest.raises(ValueError, match="for each of 4 heads"):
+        attend(ops, query, keys, values, layout, shape, torch.zeros(3))
     with pytest.raises(ValueError, match="No cache of"):
         empty_cache(ops, 1, 1, 8, dtype="int3")
 

@@ -67,6 +67,7 @@ def test_experts_rows_have_bits_of_their_own(ops: Ops, scheme: str) -> None:
         {"heads": (6, 2), "size": 20},
         {"heads": (3, 3), "window": 70},
         {"heads": (5, 1), "biased": True, "window": 9},
+        {"heads": (4, 2), "soft_cap": 2.0, "sinks": True},
     ],
     ids=str,
 )

@@ -8,7 +8,13 @@ from typing import Any
 from penstock.kernels.sampling.contract import Shaping
 from tests.kernels.table import TABLE
 
-TOO_LONG = {"a context of 5,000", "contexts of 1 and of 5,000", "heads of 128"}
+TOO_LONG = {
+    "a context of 5,000",
+    "a context of 5,000, capped, with sinks",
+    "contexts of 1 and of 5,000",
+    "heads of 128",
+    "heads of 256, capped",
+}
 """Attention over thousands of keys; tests/kernels/test_triton.py cuts short contexts instead."""
 MOST_ROWS = 7
 """Of logits; every row is computed alone."""

@@ -59,6 +59,14 @@ class Linear(Protocol):
     ) -> Tensor: ...
 
 
+class PagedAttention(Protocol):
+    """The type of `paged_attention`."""
+
+    def __call__(
+        self, query: Tensor, cache: LayerKV, plan: AttentionPlan, sinks: Tensor | None = None
+    ) -> Tensor: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ops:
     """A complete set of operations; a backend is `replace(REFERENCE, ...)`.
@@ -84,7 +92,7 @@ class Ops:
         rope_write_kv
     )
     plan_attention: Callable[[StepLayout, AttentionShape, int], AttentionPlan] = plan_attention
-    paged_attention: Callable[[Tensor, LayerKV, AttentionPlan], Tensor] = paged_attention
+    paged_attention: PagedAttention = paged_attention
     pack_experts: Callable[[list[Matrix], list[Matrix], str], PackedExperts] = pack_experts
     restore_experts: Callable[[Mapping[str, Fact], Mapping[str, Tensor]], PackedExperts] = (
         restore_experts

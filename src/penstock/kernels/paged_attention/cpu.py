@@ -16,7 +16,7 @@ from torch import Tensor
 import penstock.kernels.cpu._native as _native
 from penstock.kernels.cpu.memory import address, empty
 from penstock.kernels.kv_cache.cpu import LayerKV
-from penstock.kernels.paged_attention.contract import AttentionShape
+from penstock.kernels.paged_attention.contract import AttentionShape, check_sinks
 from penstock.kernels.step_layout import StepLayout
 
 
@@ -51,6 +51,7 @@ def plan_attention(layout: StepLayout, shape: AttentionShape, block_size: int) -
         shape.num_kv_heads,
         shape.head_dim,
         shape.scale,
+        shape.soft_cap or 0.0,
         shape.window or 0,
         bias,
         max_positions,
@@ -58,7 +59,9 @@ def plan_attention(layout: StepLayout, shape: AttentionShape, block_size: int) -
     return AttentionPlan(shape, native)
 
 
-def paged_attention(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> Tensor:
+def paged_attention(
+    query: Tensor, cache: LayerKV, plan: AttentionPlan, sinks: Tensor | None = None
+) -> Tensor:
     """Attention of query [T, H, D] float32, whose tokens may lie apart: [T, H, D], dense."""
     num_tokens, num_heads, size = query.shape
     stride, *inner = query.stride()
@@ -72,9 +75,10 @@ def paged_attention(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> Tenso
             f"not fit {plan.shape.num_heads} dense heads of {plan.shape.head_dim} in float32."
         )
     out = empty(*query.shape)
-    _native.paged_attention(
-        query.data_ptr(), stride, out.data_ptr(), num_tokens, cache.native, plan.native
-    )
+    places = query.data_ptr(), stride, out.data_ptr(), num_tokens
+    check_sinks(sinks, plan.shape)
+    sinks_at = 0 if sinks is None else address(sinks, "sinks")
+    _native.paged_attention(*places, cache.native, plan.native, sinks_at)
     return out
 
 

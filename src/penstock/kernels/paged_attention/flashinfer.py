@@ -70,6 +70,7 @@ class FlashInfer:
             block_size,
             causal=True,
             sm_scale=shape.scale,
+            logits_soft_cap=shape.soft_cap or 0.0,
             window_left=-1 if shape.window is None else shape.window - 1,
             q_data_type=self._dtype,
             kv_data_type=self._dtype,
@@ -78,9 +79,15 @@ class FlashInfer:
         return Planned(wrapper, sum(layout.query_lens_host))
 
     def paged_attention(
-        self, query: Tensor, cache: LayerKV, plan: triton.AttentionPlan | Planned
+        self,
+        query: Tensor,
+        cache: LayerKV,
+        plan: triton.AttentionPlan | Planned,
+        sinks: Tensor | None = None,
     ) -> Tensor:
-        """Attention of query [T, H, D]: [T, H, D], in its dtype."""
+        """Attention of query [T, H, D]: [T, H, D], in its dtype. Raises ValueError for sinks."""
+        if sinks is not None:
+            raise ValueError("FlashInfer knows no sinks; the kernels in Triton do.")
         if isinstance(plan, triton.AttentionPlan):
             return triton.paged_attention(query, cache, plan)
         heads, size, dtype = cache.shape.num_kv_heads, cache.shape.head_dim, self._dtype

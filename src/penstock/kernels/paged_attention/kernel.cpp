@@ -20,6 +20,7 @@ struct Step {
   const PagedAttentionArgs& a;
   int64_t size, width, stride;  // of a head, of its padded form, of its state
   int group;                    // query heads to a key-value head
+  float cap;                    // of scores, in their units; 0: none
   float* partials;
 
   explicit Step(const PagedAttentionArgs& args)
@@ -28,10 +29,18 @@ struct Step {
         width(rounded_up(size, kLanes)),
         stride(state_stride(width)),
         group(args.num_heads / static_cast<int>(args.cache->num_kv_heads)),
+        cap(args.soft_cap * kLog2E),
         partials(nullptr) {}
 
   int64_t max_rows() const { return a.max_tokens * group; }
   State state(float* states, int64_t row) const { return {states + row * stride, width}; }
+
+  // The result of a row, once all ranges are in its state. Only here does its head's sink join them:
+  // however the keys were cut, it counts once, after all of them.
+  void write(State state, int64_t token, int64_t head) const {
+    if (a.sinks) add_sink(state, a.sinks[head] * kLog2E);
+    finish(state, a.out + (token * a.num_heads + head) * size, size);
+  }
 };
 
 // One thread's memory.
@@ -183,7 +192,11 @@ struct Item {
     }
     Row rows[R];
     for (int r = 0; r < R; ++r) rows[r] = row_of(first_row + r, start);
-    softmax(w.scores, from, to, rows, R, chunk.key_scales, chunk.value_scales);
+    const bool capped = s.cap > 0.0f;
+    for (int r = 0; capped && r < R; ++r) {
+      squeeze(w.scores + r * kChunkKeys, from, to, chunk.key_scales, s.cap);
+    }
+    softmax(w.scores, from, to, rows, R, capped ? nullptr : chunk.key_scales, chunk.value_scales);
     // What only some of the rows see is added row by row: what others' tokens hold, were it
     // infinite, reaches no row even as a multiple of 0.
     const int all_from = rows[R - 1].first, all_to = rows[0].end;
@@ -249,8 +262,7 @@ struct Item {
       for (int row = 0; row < num_rows; ++row) merge(s.state(target, row), s.state(w.states, row));
     }
     for (int row = 0; row < num_rows && !apart; ++row) {
-      float* out = s.a.out + ((item.row + row / s.group) * s.a.num_heads + head(row)) * s.size;
-      finish(s.state(w.merged, row), out, s.size);
+      s.write(s.state(w.merged, row), item.row + row / s.group, head(row));
     }
   }
 };
@@ -262,8 +274,7 @@ void merge_apart(const Step& s, const AttentionMerge& m) {
     for (int range = 1; range < m.num_ranges; ++range) {
       merge(state, s.state(s.partials, m.partial + static_cast<int64_t>(range) * num_rows + row));
     }
-    const int64_t head = m.kv_head * s.group + row % s.group;
-    finish(state, s.a.out + ((m.row + row / s.group) * s.a.num_heads + head) * s.size, s.size);
+    s.write(state, m.row + row / s.group, m.kv_head * s.group + row % s.group);
   }
 }
 

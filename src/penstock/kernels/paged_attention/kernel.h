@@ -34,10 +34,11 @@ struct PagedAttentionArgs {
   const AttentionItem* items;
   const AttentionMerge* merges;
   const float* key_bias;  // [H, max_positions], or null
+  const float* sinks;     // [H], or null
   int64_t query_stride, num_items, num_merges, num_partials, max_positions;
   int32_t num_heads, max_tokens;  // max_tokens: the largest item's
   int32_t window;                 // 0: none
-  float scale;
+  float scale, soft_cap;          // soft_cap: 0: none
 };
 
 PENSTOCK_FOR_EACH_ISA(void paged_attention(const PagedAttentionArgs& args))

@@ -17,7 +17,7 @@ struct AttentionFacts {
   int64_t num_sequences, max_blocks, tiles_per_block, max_positions;
   int32_t num_heads, num_kv_heads, head_dim;
   int32_t window;  // 0: none
-  float scale;
+  float scale, soft_cap;  // soft_cap: 0: none
 };
 
 struct AttentionPlan {

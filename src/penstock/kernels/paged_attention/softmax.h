@@ -3,6 +3,7 @@
 // called from.
 #pragma once
 
+#include "../activation/functions.h"
 #include "chunk.h"
 #include "products.h"
 
@@ -46,6 +47,19 @@ PENSTOCK_INLINE Floats only_seen(Floats scores, int key, const Row& row) {
   const Ints position = load<Ints>(kNumbers) + key;
   const Ints visible = (position >= row.first) & (position < row.end);
   return visible ? scores : broadcast(kNothing);
+}
+
+// A row's scores, from `from` to `to`, become cap * tanh(score / cap), within 3e-7 of the cap
+// (https://arxiv.org/abs/2408.00118). Those of int8 keys get their scales before, and are done with
+// them. A pass of its own, so that softmax is no slower where there is no cap.
+[[gnu::noinline]] static void squeeze(float* scores, int from, int to, const float* key_scales,
+                                      float cap) {
+  const float inverse = 1.0f / cap;
+  for (int key = from; key < to; key += kLanes) {
+    Floats v = load<Floats>(scores + key);
+    if (key_scales) v *= load<Floats>(key_scales + key);
+    store(scores + key, hyperbolic_tangent(v * inverse) * cap);
+  }
 }
 
 // Scale, shift and hide what needs it; the largest score, lane by lane.
@@ -128,6 +142,13 @@ PENSTOCK_INLINE void clear(State state) {
   }
   state.largest() = now;
   state.total() = state.total() * ours + later.total() * theirs;
+}
+
+// One more score, of no key and with no value, to share with.
+// https://arxiv.org/abs/2309.17453, https://arxiv.org/abs/2508.10925
+[[gnu::noinline]] static void add_sink(State state, float score) {
+  adapt(state, score);
+  state.total() += power_of_two(score - state.largest());
 }
 
 // The division that was put off, and the result [size].

@@ -19,8 +19,8 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock.kernels.kv_cache.triton import LayerKV
-from penstock.kernels.paged_attention.contract import AttentionShape
-from penstock.kernels.paged_attention.triton_join import join, mean
+from penstock.kernels.paged_attention.contract import AttentionShape, check_sinks
+from penstock.kernels.paged_attention.triton_join import join, mean, with_sinks
 from penstock.kernels.paged_attention.triton_walk import LOG2_E, walk
 from penstock.kernels.step_layout import StepLayout
 from penstock.kernels.triton.search import group_of, most_tiles, tile_of
@@ -116,7 +116,7 @@ def _range_of(
 @triton.jit(do_not_specialize=["num_sequences", "table_stride", "num_ranges"])
 def _attend(
     query, query_stride, kept, scales, table, table_stride, starts, context_lens, num_sequences,
-    bias, max_positions, scale, window, num_heads, num_kv_heads, size, block_size,
+    bias, max_positions, sinks, scale, cap, window, num_heads, num_kv_heads, size, block_size,
     out, partial, sums, num_ranges, least_range, GROUP: tl.constexpr, DOT: tl.constexpr,
     TILE: tl.constexpr, FIXED: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
@@ -144,22 +144,23 @@ def _attend(
             first = tl.maximum(first, before + begin - window + 1)
         best, total, found = walk(
             q, before + token, heads, is_there, kept, scales, table + sequence * table_stride,
-            kv_head, num_kv_heads, first, last, bias, max_positions, scale * LOG2_E, window,
-            block_size, size, FIXED, DOT, TILE, M, D,
+            kv_head, num_kv_heads, first, last, bias, max_positions, scale * LOG2_E, cap,
+            window, block_size, size, FIXED, DOT, TILE, M, D,
         )  # fmt: skip
         _leave(
-            found, best, total, place * num_heads + heads[:, None], in_head, is_there, out,
-            partial, sums, part, num_ranges, element, size,
+            found, best, total, sinks, heads, place * num_heads + heads[:, None], in_head,
+            is_there, out, partial, sums, part, num_ranges, element, size,
         )  # fmt: skip
 
 
 @triton.jit
 def _leave(
-    found, best, total, place, in_head, is_there, out, partial, sums, part, num_ranges, element,
-    size,
+    found, best, total, sinks, heads, place, in_head, is_there, out, partial, sums, part,
+    num_ranges, element, size,
 ):  # fmt: skip
     """Write what a tile's queries found: as their result, or as that of one range."""
-    result = mean(found, total).to(out.dtype.element_ty)
+    shared = with_sinks(total, best, sinks, heads)
+    result = mean(found, shared).to(out.dtype.element_ty)
     tl.store(out + place * size + element, result, mask=in_head & (num_ranges == 1))
     if partial is not None:
         place = place * num_ranges + part
@@ -169,11 +170,14 @@ def _leave(
         tl.store(sums + 2 * place + 1, total[:, None], mask=is_range)
 
 
-def paged_attention(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> Tensor:
+def paged_attention(
+    query: Tensor, cache: LayerKV, plan: AttentionPlan, sinks: Tensor | None = None
+) -> Tensor:
     """Attention of query [T, H, D], whose tokens may lie apart: [T, H, D], dense, in its dtype."""
     shape, layout, size = plan.shape, plan.layout, plan.shape.head_dim
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     _check_query(query, cache, plan)
+    check_sinks(sinks, shape)
     if not out.numel():
         return out
     partial, sums = _room_for_ranges(out, plan)
@@ -186,8 +190,8 @@ def paged_attention(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> Tenso
     width = power_of_two(size, least=16)
     tile, num_stages = _keys_tile(width * max(query.itemsize, cache.heads.itemsize), bias)
     _attend[(plan.num_tiles, shape.num_kv_heads, plan.num_ranges)](
-        *(query, query.stride(0), *kept, *slices, *biases),
-        *(shape.scale, shape.window, *sizes, *results),
+        *(query, query.stride(0), *kept, *slices, *biases, sinks),
+        *(shape.scale, shape.soft_cap, shape.window, *sizes, *results),
         GROUP=shape.num_heads // shape.num_kv_heads,
         DOT=dot_type(query.dtype),
         TILE=tile,
@@ -197,7 +201,7 @@ def paged_attention(query: Tensor, cache: LayerKV, plan: AttentionPlan) -> Tenso
         num_stages=num_stages,
     )
     if partial is not None and sums is not None and plan.num_ranges > 1:
-        join(partial, sums, layout.positions, out, plan.fixed_range)
+        join(partial, sums, sinks, layout.positions, out, plan.fixed_range)
     return out
 
 

@@ -12,12 +12,15 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 @triton.jit
 def walk(
     query, position, heads, rows, kept, scales, table, kv_head, num_kv_heads, first, end, bias,
-    max_positions, scale, window, block_size, size,
+    max_positions, scale, cap, window, block_size, size,
     FIXED: tl.constexpr, DOT: tl.constexpr, TILE: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     """What queries [M, D] find in the keys from first to end: the best score and the sum of weights
     [M] of each, and the weighted sum of values [M, D]. Where FIXED is not 0, one range of so many
     keys after the other, each as if it were the only one.
+
+    Whatever may be None (scales, bias, cap, window) is so when the kernel is compiled: who has none
+    runs a program without it.
     """
     if FIXED > 0:
         best = tl.full([M], float("-inf"), tl.float32)
@@ -27,13 +30,13 @@ def walk(
             more_best, more_total, more = _walk_one(
                 query, position, heads, rows, kept, scales, table, kv_head, num_kv_heads,
                 tl.maximum(first, start), tl.minimum(end, start + FIXED), bias, max_positions,
-                scale, window, block_size, size, DOT, TILE, M, D,
+                scale, cap, window, block_size, size, DOT, TILE, M, D,
             )  # fmt: skip
             best, total, found = add(best, total, found, more_best, more_total, more)
     else:
         best, total, found = _walk_one(
             query, position, heads, rows, kept, scales, table, kv_head, num_kv_heads, first, end,
-            bias, max_positions, scale, window, block_size, size, DOT, TILE, M, D,
+            bias, max_positions, scale, cap, window, block_size, size, DOT, TILE, M, D,
         )  # fmt: skip
     return best, total, found
 
@@ -41,7 +44,7 @@ def walk(
 @triton.jit
 def _walk_one(
     query, position, heads, rows, kept, scales, table, kv_head, num_kv_heads, first, end, bias,
-    max_positions, scale, window, block_size, size,
+    max_positions, scale, cap, window, block_size, size,
     DOT: tl.constexpr, TILE: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     """The same over one range, tile by tile."""
@@ -61,6 +64,8 @@ def _walk_one(
         scores = tl.dot(query, tl.trans(key.to(DOT)), input_precision="ieee") * scale
         if scales is not None:
             scores *= tl.load(scales + row, mask=is_there, other=0.0)[None, :]
+        if cap is not None:
+            scores = _squeezed(scores, cap * LOG2_E)
         if bias is not None:
             place = heads[:, None] * max_positions + keys_at[None, :]
             is_known = rows[:, None] & is_there[None, :]
@@ -71,6 +76,14 @@ def _walk_one(
             weight *= tl.load(scales + value_row, mask=is_there, other=0.0)[None, :]
         out = tl.dot(weight.to(DOT), value.to(DOT), out, input_precision="ieee")
     return best, total, out
+
+
+@triton.jit
+def _squeezed(scores, cap):
+    """cap * tanh(score / cap), within a millionth of the cap (https://arxiv.org/abs/2408.00118). By
+    way of the sigmoid: of hyperbolic tangents Triton has but those of libraries.
+    """
+    return cap * (2.0 * tl.sigmoid(scores * (2.0 / cap)) - 1.0)
 
 
 @triton.jit

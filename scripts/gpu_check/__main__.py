@@ -18,13 +18,14 @@ from typing import Any
 from scripts.gpu_check.part import Part, Scale
 
 PARTS = {
-    "conformance": 140.0,
+    "conformance": 135.0,
     "laws": 55.0,
+    "waiting": 15.0,
     "ceilings": 15.0,
     "kernels": 40.0,
-    "engine": 130.0,
+    "engine": 125.0,
     "deterministic": 55.0,
-    "peer": 70.0,
+    "peer": 60.0,
 }
 """Parts, and how many seconds each may take: less than nine minutes together."""
 GRACE_S = 5.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scripts.gpu_check import ceilings, conformance, deterministic, laws
+from scripts.gpu_check import ceilings, conformance, deterministic, laws, waiting
 from scripts.gpu_check import engine as gpu_engine
 from scripts.gpu_check.__main__ import GRACE_S, PARTS, main
 from scripts.gpu_check.engine import covered, measure
@@ -17,6 +17,7 @@ from scripts.gpu_check.part import REHEARSAL, Part
 from scripts.gpu_check.random_model import random_engine
 
 from penstock.kernels.norm.contract import Norm
+from tests.engine.every_option import EVERY_OPTION, KEY
 from tests.kernels.instruction_sets import ISAS
 from tests.kernels.interpreter import mend_conversions, multiply_elements_alike
 from tests.kernels.table import TABLE
@@ -76,6 +77,25 @@ def test_their_bits_are_tried_too(tmp_path: Path) -> None:
     directory = make_tiny_checkpoint("qwen3", tmp_path)
     settings = {"device": "cpu", "weights": "int8"}
     assert laws.broken_bits(directory, deterministic.REPORTED, **settings) == ([], 5)
+
+
+def test_a_step_that_waits_for_the_device_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for what torch does to whoever waits, where there is a GPU."""
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    engine = waiting.tiny_engine("qwen3", device="cpu", watermark_key=KEY)
+    num_steps, places = waiting.waits(engine, EVERY_OPTION)
+    assert not places and modes == ["default", *["error", "default"] * num_steps]
+
+    def report(*values: object) -> None:
+        if modes[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    engine = waiting.tiny_engine("qwen3", device="cpu", watermark_key=KEY)
+    monkeypatch.setattr(engine.runner, "_read_prompts", report)
+    [place] = waiting.waits(engine, EVERY_OPTION)[1]
+    assert place.startswith("test_gpu_check.py:") and place.endswith("synchronizing CUDA operation")
+    assert modes[-1] == "default"
 
 
 def test_a_mode_s_rates_are_shares_of_the_usual_ones() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from penstock.engine.engine import Engine
 from penstock.vocabulary.messages import Output, TokenLogprobs
@@ -14,8 +15,9 @@ from penstock.vocabulary.sampling_params import SamplingParams
 from tests.engine import triton_laws
 from tests.engine.test_planning_ahead import Recordings, ahead
 from tests.engine.tiny_engine import make_engine, run
-from tests.engine.triton_laws import OTHER, PROMPT, SMALL, triton_everywhere
+from tests.engine.triton_laws import OTHER, PROMPT, SMALL, resolve_to, triton_everywhere
 from tests.kernels.interpreter import INTERPRETED, multiply_elements_alike
+from tests.tiny_models import make_tiny_checkpoint
 
 pytest.importorskip("triton")
 pytestmark = INTERPRETED
@@ -96,4 +98,18 @@ def test_int8_keeps_the_laws_too(model_dir: Path) -> None:
     whole = answer(engine_of(model_dir, **kept))
     engine = engine_of(model_dir, token_budget=7, max_num_seqs=2, **kept)
     found = run(engine, {"other": (OTHER, PLAIN), "mine": (PROMPT, REPORTED)})
+    assert reported(found["mine"][0]) == whole
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_keeps_the_laws_too(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Activations, weights, keys and values."""
+    model_dir = make_tiny_checkpoint("qwen3", tmp_path)
+    resolve_to(monkeypatch, dtype=dtype, weights=dtype, kv_dtype=dtype)
+    whole = answer(engine_of(model_dir))
+    engine = engine_of(model_dir, token_budget=7, max_num_seqs=2)
+    found = run(engine, {"other": (OTHER, PLAIN), "mine": (PROMPT, REPORTED)})
+    assert engine.runner.decoder.dtype == getattr(torch, dtype)
     assert reported(found["mine"][0]) == whole

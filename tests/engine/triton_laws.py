@@ -2,12 +2,15 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from penstock.engine import loading
+from penstock.engine.resolving import resolve
+from penstock.engine.settings import Resolved
 from tests.kernels.interpreter import mend_conversions
 from tests.tiny_models import make_tiny_checkpoint
 
@@ -36,3 +39,14 @@ def triton_everywhere() -> Iterator[pytest.MonkeyPatch]:
             loading, "choose_ops", lambda device, num_threads, **wishes: (kernels(**wishes), [])
         )
         yield patch
+
+
+def resolve_to(patch: pytest.MonkeyPatch, **chosen: str) -> None:
+    """Engines made from now on are given what is chosen here: activations in half precision, say,
+    which `resolve` leaves to GPUs.
+    """
+
+    def resolved(*facts: Any) -> Resolved:
+        return replace(resolve(*facts), **chosen)
+
+    patch.setattr(loading, "resolve", resolved)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from penstock.engine.cache_size import GPU_SHARE, fitting_len
+from penstock.engine.runner import PROMPT_ROWS
 from penstock.engine.settings import EngineSettings, Resolved
 from penstock.engine.transfers import Transfers
 from penstock.kernels.step_layout import StepLayout
@@ -59,7 +60,7 @@ def measured_workspace(decoder: Decoder, resolved: Resolved, device: torch.devic
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     hidden = decoder(torch.zeros_like(layout.positions), layout, cache)
-    logits = decoder.logits(hidden[: resolved.max_num_seqs])
+    logits = decoder.logits(hidden[: max(resolved.max_num_seqs, PROMPT_ROWS)])
     decoder.ops.argmax(logits)
     return torch.cuda.max_memory_allocated(device) - before
 

@@ -1,14 +1,16 @@
 """One rank's share of a step: decoder, KV cache and sampling."""
 
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from penstock.engine.constraint import MaskMaker
+from penstock.engine.constraint import MaskMaker, Masks
 from penstock.engine.graphs import Graphs
 from penstock.engine.logprobs import Reported, report
 from penstock.engine.pooling import added_up
@@ -22,6 +24,11 @@ from penstock.models.kv_cache import KVCache
 from penstock.scheduling.sequence import Plan
 from penstock.text.watermark import Greens
 from penstock.vocabulary.messages import TokenLogprobs
+
+PROMPT_ROWS = 128
+"""Rows of logits that are computed at once where a prompt is read: each has a float for every token
+of the vocabulary, and a step may read as many as it has tokens.
+"""
 
 
 @dataclass(slots=True)
@@ -44,8 +51,10 @@ class Launched:
     token_ids: Arrival | None = None
     reported: tuple[list[int], Reported] | None = None
     """The rows, among those that draw, whose log probabilities were asked for."""
-    prompts: list[tuple[int, Reported]] = field(default_factory=list)
-    """Slice numbers, and what they read of their prompts."""
+    prompt_reads: list[tuple[int, int]] = field(default_factory=list)
+    """Slice numbers, and of how many tokens of its prompt each reports."""
+    prompts: list[Reported] = field(default_factory=list)
+    """What is reported of these tokens, one after the other, in pieces of any length."""
     embeddings: list[tuple[int, Arrival]] = field(default_factory=list)
     """Slice numbers, and the vectors of the sequences that they end."""
     began_at: float = field(default_factory=time.perf_counter)
@@ -53,8 +62,9 @@ class Launched:
     def results(self) -> list[SliceResult]:
         """Wait until the step has been computed; one result per slice, in its order."""
         results = [SliceResult() for _ in self.plan.slices]
-        for number, reported in self.prompts:
-            results[number].prompt_logprobs = reported.entries()
+        entries = chain.from_iterable(reported.entries() for reported in self.prompts)
+        for number, count in self.prompt_reads:
+            results[number].prompt_logprobs = list(islice(entries, count))
         for number, arrival in self.embeddings:
             [vector] = arrival.wait()
             results[number].embedding = vector.tolist()
@@ -84,6 +94,8 @@ class Runner:
         transfers: Transfers,
         greens: Greens | None = None,
         graphs: Graphs | None = None,
+        *,
+        prompt_rows: int = PROMPT_ROWS,
     ) -> None:
         self.decoder = decoder
         self.cache = cache
@@ -91,6 +103,7 @@ class Runner:
         self.transfers = transfers
         self.greens = greens
         self.graphs = graphs
+        self.prompt_rows = prompt_rows
         self._mask_maker = MaskMaker(decoder.spec.vocab_size)
         self._drawn: Drawn | None = None
 
@@ -104,22 +117,16 @@ class Runner:
         batch = StepBatch.lay_out(plan, self.cache.block_size, self.transfers, self._drawn)
         masks = self._mask_maker.start(batch.emitting)
         launched = Launched(plan)
-        logits = self._logits(batch, launched)
-        if logits is not None:
-            self._read_prompts(batch, logits, launched)
-        if logits is not None and batch.emitting:
-            found = masks.result() if masks else None
-            rows = SamplingRows(batch.emitting, self.transfers, found, self.greens, self._drawn)
-            self._draw(rows, logits[: len(batch.emitting)], launched)
-        return launched
-
-    def _logits(self, batch: StepBatch, launched: Launched) -> Tensor | None:
-        """Compute a step: the logits of the rows that matter, if any do."""
         if self.graphs is not None and self.graphs.takes(batch):
-            return self.graphs.logits(batch)
+            self._draw(batch, self.graphs.logits(batch), masks, launched)
+            return launched
         hidden = self.decoder(batch.token_ids, batch.layout, self.cache)
         self._pool(launched, hidden)
-        return self.decoder.logits(hidden[batch.logits_at]) if len(batch.logits_at) else None
+        if batch.emitting:
+            drawing = hidden[batch.logits_at[: len(batch.emitting)]]
+            self._draw(batch, self.decoder.logits(drawing), masks, launched)
+        self._read_prompts(batch, hidden, launched)
+        return launched
 
     def _pool(self, launched: Launched, hidden: Tensor) -> None:
         """Sum up the hidden states of sequences that embed, which the last slice makes a vector."""
@@ -135,7 +142,12 @@ class Runner:
                     launched.embeddings.append((number, arrival))
             first += part.count
 
-    def _draw(self, rows: SamplingRows, logits: Tensor, launched: Launched) -> None:
+    def _draw(
+        self, batch: StepBatch, logits: Tensor, masks: Future[Masks] | None, launched: Launched
+    ) -> None:
+        """Draw a token for every slice that emits."""
+        found = masks.result() if masks else None
+        rows = SamplingRows(batch.emitting, self.transfers, found, self.greens, self._drawn)
         reporting = [row for row, params in enumerate(rows.params) if params.logprobs is not None]
         at = rows.tensor(np.array(reporting, np.int64)) if reporting else None
         untouched = None if at is None else logits[at]
@@ -147,14 +159,27 @@ class Runner:
             reported = report(untouched, token_ids[at], num_top, self.ops, self.transfers)
             launched.reported = reporting, reported
 
-    def _read_prompts(self, batch: StepBatch, logits: Tensor, launched: Launched) -> None:
-        first = len(batch.emitting)
+    def _read_prompts(self, batch: StepBatch, hidden: Tensor, launched: Launched) -> None:
+        """Report what the model makes of prompts, `prompt_rows` tokens at a time."""
+        launched.prompt_reads = batch.prompt_reads
+        following: list[int] = []
+        num_top: list[int] = []
         for number, count in batch.prompt_reads:
             part = launched.plan.slices[number]
-            following = part.sequence.token_ids[part.start + 1 : part.start + 1 + count]
-            [predicted] = self.transfers.to_device([np.array(following, np.int64)])
-            num_top = part.sequence.request.sampling.prompt_logprobs or 0
-            rows = logits[first : first + count]
-            reported = report(rows, predicted, [num_top] * count, self.ops, self.transfers)
-            launched.prompts.append((number, reported))
-            first += count
+            following += part.sequence.token_ids[part.start + 1 : part.start + 1 + count]
+            num_top += [part.sequence.request.sampling.prompt_logprobs or 0] * count
+        if not following:
+            return
+        [predicted] = self.transfers.to_device([np.array(following, np.int64)])
+        at = batch.logits_at[len(batch.emitting) :]
+        for start in range(0, len(following), self.prompt_rows):
+            piece = slice(start, start + self.prompt_rows)
+            launched.prompts.append(
+                report(
+                    self.decoder.logits(hidden[at[piece]]),
+                    predicted[piece],
+                    num_top[piece],
+                    self.ops,
+                    self.transfers,
+                )
+            )

@@ -69,7 +69,9 @@ class SamplingRows:
         lens = [len(ids) for ids in listed]
         # torch would take ten times as long to read a list.
         flat = np.fromiter(chain.from_iterable(listed), np.int64, sum(lens))
-        return self.tensor(np.repeat(np.arange(len(listed)), lens)), self.tensor(flat)
+        owner = np.repeat(np.arange(len(listed)), lens)
+        row, token = self.transfers.to_device([owner, flat])
+        return row, token
 
     def seen(self, option: str, *, in_prompt: bool = False) -> tuple[Tensor, Tensor]:
         """(row, token id) of every token of the output, or of prompt and output, of the rows that
@@ -116,7 +118,8 @@ class SamplingRows:
             before = self.sequences[row].token_ids[-1]
             green = self.greens.of(before, marking.gamma, vocab_size)
             np.multiply(np.unpackbits(green, count=vocab_size), marking.delta, out=bias[place])
-        return self.tensor(np.array(rows)), self.tensor(bias)
+        marked, added = self.transfers.to_device([np.array(rows), bias])
+        return marked, added
 
     def uniforms(self) -> Tensor:
         """The random number of the token that each row is about to draw, float64 [R]."""

@@ -15,9 +15,9 @@ from torch import Tensor
 
 Array = npt.NDArray[np.generic]
 _ALIGNMENT = 64
-_NUM_BUFFERS = 32
-"""Pinned buffers that take turns: more than two steps need, since what a step sends waits behind
-the step before it, and nobody is to wait for that.
+NUM_BUFFERS = 64
+"""Pinned buffers that take turns: more than two steps need, however many options their requests
+have, since what a step sends waits behind the step before it, and nobody is to wait for that.
 """
 
 
@@ -55,11 +55,11 @@ class PinnedTransfers(Transfers):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self._buffers = [_Pinned() for _ in range(_NUM_BUFFERS)]
+        self._buffers = [_Pinned() for _ in range(NUM_BUFFERS)]
         self._turn = 0
 
     def to_device(self, arrays: Sequence[Array]) -> list[Tensor]:
-        self._turn = (self._turn + 1) % _NUM_BUFFERS
+        self._turn = (self._turn + 1) % NUM_BUFFERS
         buffer = self._buffers[self._turn]
         staged = buffer.room(packed_bytes(arrays))
         pack(arrays, staged)

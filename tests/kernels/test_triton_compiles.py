@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,17 +27,39 @@ EXPECTED = {
 }
 
 
+CAPABILITIES = (80, 89, 90)
+
+
+@pytest.fixture(scope="module")
+def compilers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[int, subprocess.Popen[str]]]:
+    """All at once: each takes minutes on one processor."""
+    started = {
+        capability: subprocess.Popen(
+            [sys.executable, "-m", "tests.kernels.compile_kernels", str(capability)],
+            env=os.environ
+            | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))},
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for capability in CAPABILITIES
+    }
+    yield started
+    for compiler in started.values():
+        compiler.kill()
+        compiler.communicate()
+
+
 @pytest.mark.triton
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("capability", [80, 89, 90])
-def test_every_kernel_compiles(capability: int, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.kernels.compile_kernels", str(capability)],
-        env=os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert {line.split()[0] for line in done.stdout.splitlines()} == EXPECTED
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_kernel_compiles(
+    capability: int, compilers: dict[int, subprocess.Popen[str]]
+) -> None:
+    compiler = compilers[capability]
+    printed, complaints = compiler.communicate()
+    assert compiler.returncode == 0, complaints
+    assert {line.split()[0] for line in printed.splitlines()} == EXPECTED

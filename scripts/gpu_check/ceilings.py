@@ -2,30 +2,21 @@
 
 import torch
 
+from penstock.engine.gpu_limits import measured_bandwidth, measured_flops
 from scripts.gpu_check.part import Part, Scale
 from scripts.gpu_check.timing import seconds
 
 
 def run(part: Part) -> None:
     """Bytes per second of a copy, read and written; operations per second of matrix products."""
-    part.figures["copy_bytes_per_s"] = copied = _copy(part.scale)
+    scale, device = part.scale, torch.device(part.scale.device)
+    part.figures["copy_bytes_per_s"] = copied = measured_bandwidth(device, scale.copied_bytes)
     part.summary["copy, TB/s read and written"] = f"{copied / 1e12:.2f}"
-    part.figures["bf16_flops"] = flops = _bf16(part.scale)
+    part.figures["bf16_flops"] = flops = measured_flops(device, torch.bfloat16, scale.product)
     part.summary["bf16 matmul, TFLOP/s"] = f"{flops / 1e12:.0f}"
-    if part.scale.capability >= (9, 0):
-        part.figures["fp8_flops"] = flops = _fp8(part.scale)
+    if scale.capability >= (9, 0):
+        part.figures["fp8_flops"] = flops = _fp8(scale)
         part.summary["fp8 matmul, TFLOP/s"] = f"{flops / 1e12:.0f}"
-
-
-def _copy(scale: Scale) -> float:
-    source = torch.empty(scale.copied_bytes, dtype=torch.uint8, device=scale.device)
-    target = torch.empty_like(source)
-    return 2 * scale.copied_bytes / seconds(lambda: target.copy_(source), scale)
-
-
-def _bf16(scale: Scale) -> float:
-    left, right = torch.randn(2, scale.product, scale.product, device=scale.device).bfloat16()
-    return 2 * scale.product**3 / seconds(lambda: left @ right, scale)
 
 
 def _fp8(scale: Scale) -> float:

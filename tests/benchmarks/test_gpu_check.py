@@ -19,7 +19,7 @@ from scripts.gpu_check.random_model import random_engine
 from penstock.kernels.norm.contract import Norm
 from tests.engine.every_option import EVERY_OPTION, KEY
 from tests.kernels.instruction_sets import ISAS
-from tests.kernels.interpreter import mend_conversions, multiply_elements_alike
+from tests.kernels.interpreter import mend_interpreter, multiply_elements_alike
 from tests.kernels.table import TABLE
 from tests.tiny_models import make_tiny_checkpoint
 
@@ -118,7 +118,7 @@ def test_every_part_runs_to_its_end_without_a_gpu(
     line is run before somebody has nine minutes of one.
     """
     pytest.importorskip("triton")
-    mend_conversions(monkeypatch)
+    mend_interpreter(monkeypatch)
     multiply_elements_alike(monkeypatch)
     out = tmp_path / "found.json"
     names = [name for name in PARTS if name != "peer"]
@@ -167,7 +167,7 @@ def test_a_model_that_cannot_be_measured_does_not_keep_others_from_it(
 @pytest.mark.triton
 def test_a_case_of_the_table_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = pytest.importorskip("penstock.kernels.triton.backend").kernels
-    mend_conversions(monkeypatch)
+    mend_interpreter(monkeypatch)
     cpu = torch.device("cpu")
     conformance._case(TABLE["rope_write_kv"], "one token", kernels(), cpu)
     conformance._linear(kernels(), "int8", 1, cpu)

@@ -11,7 +11,7 @@ import pytest
 from penstock.engine import loading
 from penstock.engine.resolving import resolve
 from penstock.engine.settings import Resolved
-from tests.kernels.interpreter import mend_conversions
+from tests.kernels.interpreter import mend_interpreter
 from tests.tiny_models import make_tiny_checkpoint
 
 PROMPT = [3 + 7 * number % 97 for number in range(18)]
@@ -34,7 +34,7 @@ def triton_everywhere() -> Iterator[pytest.MonkeyPatch]:
     from penstock.kernels.triton.backend import kernels
 
     with pytest.MonkeyPatch.context() as patch:
-        mend_conversions(patch)
+        mend_interpreter(patch)
         patch.setattr(
             loading, "choose_ops", lambda device, num_threads, **wishes: (kernels(**wishes), [])
         )

@@ -1,9 +1,12 @@
-"""Triton's interpreter with exact conversions between floats.
+"""Triton's interpreter, mended: it converts floats exactly, and does nothing twice.
 
-Its own cuts bfloat16 off where a GPU rounds to the nearest, and makes other numbers of some in fp8;
-torch converts as the hardware does.
+Its own conversions cut bfloat16 off where a GPU rounds to the nearest, and make other numbers of
+some in fp8; torch converts as the hardware does.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,14 +28,36 @@ _TYPES = {
     "fp64": torch.float64,
     "fp8e4nv": torch.float8_e4m3fn,
 }
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def mend_conversions(patch: pytest.MonkeyPatch) -> None:
-    """Have the interpreter convert as torch does, while the patch lasts."""
+def mend_interpreter(patch: pytest.MonkeyPatch) -> None:
+    """Have the interpreter convert as torch does, and spare itself work, while the patch lasts."""
     import triton.runtime.interpreter as interpreter
 
     patch.setattr(interpreter, "_convert_float", _convert)
+    patch.setattr(interpreter, "_patch_lang", _once_for_each_module(interpreter._patch_lang))
+    # Every sum of integers is computed again in 64 bits, to see whether 32 were enough; here, where
+    # no tensor has more than thousands of elements, they always are.
+    builder = interpreter.interpreter_builder
+    patch.setattr(builder, "options", replace(builder.options, sanitize_overflow=False))
+
+
+def _once_for_each_module(prepare: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The interpreter goes through all names of Triton's language whenever a kernel calls a
+    function, which takes longer than what the function computes. Once for each module that has
+    some is enough. The language stays prepared, for nothing is compiled where it is interpreted.
+    """
+    prepared = set()
+    nothing_to_restore = SimpleNamespace(restore=lambda: None)
+
+    def prepare_once(function: Any) -> Any:
+        if function.__module__ not in prepared:
+            prepare(function)
+            prepared.add(function.__module__)
+        return nothing_to_restore
+
+    return prepare_once
 
 
 def multiply_elements_alike(patch: pytest.MonkeyPatch) -> None:
@@ -45,9 +70,8 @@ def multiply_elements_alike(patch: pytest.MonkeyPatch) -> None:
         builder: Any, a: Any, b: Any, d: Any, input_precision: Any, max_num_imprecise_acc: Any
     ) -> Any:
         left, right = (_numbers(each, d.data.dtype) for each in (a, b))
-        total = np.zeros_like(d.data)
-        for place in range(left.shape[1]):
-            total += left[:, place, None] * right[place]
+        # along an axis that is not the last, numpy adds up one after the other
+        total = (left[:, :, None] * right[None]).sum(axis=1, dtype=d.data.dtype)
         return interpreter.TensorHandle(total + d.data, d.dtype.scalar)
 
     patch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
@@ -67,7 +91,7 @@ def _convert(
 ) -> npt.NDArray[np.generic]:
     """Floats of one of Triton's types as bits of another; round to nearest, as it is everywhere."""
     source, target = _TYPES[source.name], _TYPES[target.name]
-    bits = torch.from_numpy(np.ascontiguousarray(data).view(f"i{source.itemsize}").astype(np.int64))
-    floats = bits.to(_BITS[source.itemsize]).view(source).to(target)
+    bits = torch.from_numpy(np.array(data, order="C", ndmin=1).view(f"i{source.itemsize}"))
+    floats = bits.view(source).to(target)
     found: npt.NDArray[np.generic] = floats.view(_BITS[target.itemsize]).numpy()
     return found.view(f"u{target.itemsize}").reshape(data.shape)

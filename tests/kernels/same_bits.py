@@ -15,7 +15,8 @@ from penstock.kernels.paged_attention.contract import AttentionShape
 from penstock.kernels.step_layout import StepLayout
 from tests.kernels.paged_cache import BLOCK_SIZE, filled_cache
 
-CUTS = ((0, 1), (7, 8), (3, 19), (60, 70), (1, 90))
+CUTS = ((0, 1), (7, 8), (3, 19), (58, 68), (1, 68))
+"""Of 68 rows, a few more than a tile has."""
 
 
 def check_rows(compute: Callable[[Tensor], Tensor], x: Tensor) -> None:
@@ -29,7 +30,7 @@ def check_rows(compute: Callable[[Tensor], Tensor], x: Tensor) -> None:
 def check_linear(ops: Ops, scheme: str, dtype: torch.dtype, device: torch.device) -> None:
     """A linear with nothing around it, and with everything."""
     weight, bias, scale, x = (
-        _normal(*shape).to(device) for shape in ((132, 300), (132,), (300,), (90, 300))
+        _normal(*shape).to(device) for shape in ((68, 140), (68,), (140,), (68, 140))
     )
     plain = ops.pack_linear(weight, bias, scheme)
     check_rows(lambda rows: ops.linear(rows, plain), x.to(dtype))
@@ -37,7 +38,7 @@ def check_linear(ops: Ops, scheme: str, dtype: torch.dtype, device: torch.device
     norm = Norm("rms", scale.to(dtype), None, 1e-5)
 
     def surrounded(rows: Tensor) -> Tensor:
-        residual = rows[:, :66].contiguous()
+        residual = rows[:, :34].contiguous()
         return ops.linear(rows, gated, norm=norm, activation="silu", residual=residual)
 
     check_rows(surrounded, x.to(dtype))
@@ -50,7 +51,7 @@ def check_experts(ops: Ops, scheme: str, dtype: torch.dtype, device: torch.devic
     generator = torch.Generator().manual_seed(0)
     x, router = (
         torch.randint(-3, 4, (count, 64), generator=generator, device="cpu").to(device, dtype)
-        for count in (90, 5)
+        for count in (68, 5)
     )
     better = torch.tensor([0, 0.125, 1000, 0.375, 0.5], device=device)
 

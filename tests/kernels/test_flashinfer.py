@@ -14,9 +14,10 @@ from penstock.kernels.backends import with_flashinfer
 from penstock.kernels.ops import Ops
 from tests.kernels.attention_cases import MIXED, attend, attend_formula, case
 from tests.kernels.flashinfer_stand_in import Module, Wrapper
-from tests.kernels.interpreter import INTERPRETED, mend_conversions
+from tests.kernels.interpreter import INTERPRETED, mend_interpreter
 from tests.kernels.paged_cache import BLOCK_SIZE, filled_cache
 from tests.kernels.test_conformance import assert_near, seeded
+from tests.kernels.triton_cases import filling_at_once
 
 pytest.importorskip("triton")
 pytestmark = INTERPRETED
@@ -24,7 +25,7 @@ pytestmark = INTERPRETED
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    mend_conversions(monkeypatch)
+    mend_interpreter(monkeypatch)
     monkeypatch.setitem(sys.modules, "flashinfer", Module)
 
 
@@ -32,7 +33,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 def ops() -> Ops:
     from penstock.kernels.triton.backend import kernels
 
-    return with_flashinfer(kernels(), torch.float32)
+    return with_flashinfer(filling_at_once(kernels()), torch.float32)
 
 
 @pytest.mark.parametrize(

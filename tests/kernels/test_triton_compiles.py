@@ -25,9 +25,9 @@ EXPECTED = {
     "_round_rows",
     "_top_logprobs",
 }
-
-
-CAPABILITIES = (80, 89, 90)
+OF_FP8 = {"_attend", "_mix", "_product", "_rope_write_kv", "_round_rows"}
+COMPILED = {80: EXPECTED, 89: OF_FP8, 90: EXPECTED}
+"""Kernels by compute capability: for 8.9 those that 8.0 has not."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def compilers(
             stderr=subprocess.PIPE,
             text=True,
         )
-        for capability in CAPABILITIES
+        for capability in COMPILED
     }
     yield started
     for compiler in started.values():
@@ -55,11 +55,11 @@ def compilers(
 
 @pytest.mark.triton
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("capability", COMPILED)
 def test_every_kernel_compiles(
     capability: int, compilers: dict[int, subprocess.Popen[str]]
 ) -> None:
     compiler = compilers[capability]
     printed, complaints = compiler.communicate()
     assert compiler.returncode == 0, complaints
-    assert {line.split()[0] for line in printed.splitlines()} == EXPECTED
+    assert {line.split()[0] for line in printed.splitlines()} == COMPILED[capability]

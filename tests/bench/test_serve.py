@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -55,7 +56,17 @@ def test_clients_wait_for_their_answers(llm, tmp_path):
 
 
 def test_arrivals_at_a_rate_do_not_wait_for_answers(tmp_path):
-    llm = ScriptedLLM(Script("Hello!", delay_s=0.1))
+    """Nobody is answered before all have asked, but for the one that tries the server out."""
+    all_there = threading.Event()
+
+    def script(request):
+        if len(llm.in_flight) == 8:
+            all_there.set()
+        return Script(
+            "Hello!", hangs_after=1 if len(llm.submissions) > 1 else None, until=all_there
+        )
+
+    llm = ScriptedLLM(script)
     with listening(llm) as url:
         [result] = bench(url, tmp_path, "--rate", "1000", *NO_WARMUP)
     last_start = max(request["start_s"] for request in result["requests"])
@@ -132,7 +143,7 @@ def test_without_usage_tokens_are_counted_by_events(tmp_path):
 def test_a_request_that_takes_too_long_is_a_failure(tmp_path):
     llm = ScriptedLLM(Script("Hello!", hangs_after=2))
     with listening(llm) as url:
-        [result] = bench(url, tmp_path, *NO_WARMUP, "--timeout-s", "2", expect=1)
+        [result] = bench(url, tmp_path, *NO_WARMUP, "--timeout-s", "0.5", expect=1)
     assert result["summary"]["failures"] == {"timed out": 8}
 
 

@@ -12,7 +12,7 @@ from tests.browser.opened import FLAGS, Opened
 from tests.endtoend.served import penstock_serve
 from tests.server.serving import listening
 
-TIMEOUT_MS = 20_000
+TIMEOUT_MS = 60_000
 expect.set_options(timeout=TIMEOUT_MS)  # an engine at work leaves a browser little of the machine
 
 

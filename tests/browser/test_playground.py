@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.server.scripted_llm import Script, ScriptedLLM
+from tests.server.serving import wait_until
 
 ANSWER = ".turn.assistant .text"
 NOTE = ".turn.assistant .note"
@@ -45,7 +46,7 @@ def test_a_chat_is_written_as_it_comes_and_remembered(opened, served):
 
 
 def test_text_shows_while_more_is_to_come_and_stop_ends_it(opened, scripted):
-    llm = ScriptedLLM(Script("word " * 1000, delay_s=0.02))
+    llm = ScriptedLLM(Script("word " * 1000, hangs_after=15))
     page = opened(scripted(llm))
     for stop in (lambda: page.keyboard.press("Escape"), button(page, "Stop").click):
         button(page, "Clear").click()
@@ -55,12 +56,12 @@ def test_text_shows_while_more_is_to_come_and_stop_ends_it(opened, scripted):
         stop()
         expect(page.locator(NOTE)).to_contain_text("stopped")
         expect(button(page, "Send")).to_be_enabled()
-    page.wait_for_timeout(100)
-    assert len(llm.cancelled) == 2 and not llm.in_flight
+    wait_until(lambda: len(llm.cancelled) == 2)
+    assert not llm.in_flight
 
 
 def test_clearing_the_page_stops_the_answer_and_forgets_it(opened, scripted):
-    llm = ScriptedLLM(Script("word " * 1000, delay_s=0.02))
+    llm = ScriptedLLM(Script("word " * 1000, hangs_after=15))
     page = opened(scripted(llm))
     say(page, "Go on")
     expect(page.locator(ANSWER)).to_contain_text("word")
@@ -177,7 +178,7 @@ def test_the_same_request_as_curl_gets_an_answer(opened, served):
     command = _curl(page)
     assert command[:3] == ["curl", "-N", f"{served.url}/v1/chat/completions"]
     headers = dict([command[command.index("-H") + 1].split(": ")])
-    answer = httpx.post(command[2], headers=headers, content=command[-1].encode(), timeout=60)
+    answer = httpx.post(command[2], headers=headers, content=command[-1].encode())
     assert answer.status_code == 200 and "data: [DONE]" in answer.text
     assert json.loads(command[-1])["messages"][-1]["content"] == 'it\'s a "test"\n£ $HOME `x`'
 

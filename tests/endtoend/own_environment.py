@@ -18,13 +18,15 @@ OURS = [
 ]
 """Where Python finds Penstock and what it requires."""
 
+_VARIABLE = "PENSTOCK_TESTS_PATH"
+SEES_OURS = {_VARIABLE: os.pathsep.join(OURS)}
+"""With these in its environment, an interpreter from here finds ours behind its own packages."""
 
-def python_with(*requirements: str, sees_ours: bool = False) -> Path:
-    """An interpreter that has these packages, and behind them ours if it `sees_ours`."""
+
+def python_with(*requirements: str) -> Path:
+    """An interpreter that has these packages."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    name = hashlib.sha256(
-        repr((sys.version_info[:2], requirements, sees_ours and OURS)).encode()
-    ).hexdigest()[:16]
+    name = hashlib.sha256(repr((sys.version_info[:2], requirements)).encode()).hexdigest()[:16]
     place = cache / "penstock-tests" / name
     place.parent.mkdir(parents=True, exist_ok=True)
     with (place.parent / f"{name}.lock").open("w") as lock:
@@ -32,17 +34,19 @@ def python_with(*requirements: str, sees_ours: bool = False) -> Path:
         python, is_complete = place / "bin" / "python", place / "complete"
         if not is_complete.exists():
             _install(place, python, requirements)
-            if sees_ours:
-                [packages] = place.glob("lib/python*/site-packages")
-                (packages / "ours.pth").write_text("\n".join(OURS))
+            [packages] = place.glob("lib/python*/site-packages")
+            (packages / "ours.pth").write_text(
+                f"import os, sys; sys.path += filter(None, os.getenv({_VARIABLE!r}, '').split(':'))"
+            )
             is_complete.touch()
     return python
 
 
 def _install(place: Path, python: Path, requirements: tuple[str, ...]) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
+    new = [sys.executable, "-m", "venv", "--clear", "--without-pip", place]
+    subprocess.run(new, check=True)
     pip = subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", *requirements],
+        [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *requirements],
         capture_output=True,
         text=True,
         check=False,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-START_S = 90
+START_S = 180
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Served:
     log: Path
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.client = httpx.Client(base_url=self.url)
 
     def metric(self, name: str) -> float:
         text = self.client.get("/metrics").text
@@ -41,6 +41,23 @@ class Served:
     def engine_pid(self) -> int:
         [pid] = self.engine_pids()
         return pid
+
+    def num_open(self) -> int:
+        """Requests that are being answered, or wait."""
+        return len(self.client.get("/admin/requests").json()["requests"])
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """No engine gets on, so that no answer ends before a test has done what it wants to."""
+        pids = self.engine_pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -79,7 +96,7 @@ def running(
         process.wait()
 
 
-def eventually(holds, timeout_s: float = 20) -> bool:
+def eventually(holds, timeout_s: float = 100) -> bool:
     """Whether a condition comes true in time."""
     deadline = time.monotonic() + timeout_s
     while not (holding := holds()) and time.monotonic() < deadline:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from penstock.models.location import embedded_model_dir
-from tests.endtoend.own_environment import python_with
+from tests.endtoend.own_environment import SEES_OURS, python_with
 from tests.endtoend.served import START_S, eventually, running
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,6 @@ def test_azure_s_client_of_the_model_inference_api_gets_all_it_asks_for(deployed
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
     )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
@@ -123,14 +122,14 @@ def test_azure_s_client_of_the_model_inference_api_gets_all_it_asks_for(deployed
 @pytest.fixture(scope="module")
 def inference_server(mounted, tmp_path_factory):
     """The URL of azmlinfsrv with our score script."""
-    python = python_with("azureml-inference-server-http==1.5.1", sees_ours=True)
+    python = python_with("azureml-inference-server-http==1.5.1")
     script = ROOT / "examples" / "azureml" / "score.py"
     port = free_port()
     log = tmp_path_factory.mktemp("azmlinfsrv") / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [python, *SERVER, "--entry_script", script, "--port", str(port)],
-            env={**os.environ, "AZUREML_MODEL_DIR": str(mounted)},
+            env={**os.environ, **SEES_OURS, "AZUREML_MODEL_DIR": str(mounted)},
             stdout=output,
             stderr=output,
         )
@@ -143,20 +142,20 @@ def inference_server(mounted, tmp_path_factory):
         return False
 
     try:
-        assert eventually(is_healthy, 120), log.read_text()
+        assert eventually(is_healthy, START_S), log.read_text()
         yield url
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_score_script_answers_under_azure_s_own_server(inference_server):
     chat = {"input_string": [{"role": "user", "content": "Hi"}], "parameters": {"max_gen_len": 4}}
-    answer = httpx.post(f"{inference_server}/score", json={"input_data": chat}, timeout=60)
+    answer = httpx.post(f"{inference_server}/score", json={"input_data": chat})
     assert answer.status_code == 200, answer.text
     assert answer.json()["output"]
-    refused = httpx.post(f"{inference_server}/score", json={"input_data": ["a"]}, timeout=60)
+    refused = httpx.post(f"{inference_server}/score", json={"input_data": ["a"]})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "wrong_task")
     assert refused.headers["x-ms-run-function-failed"] == "True"

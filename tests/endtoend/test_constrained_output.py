@@ -9,7 +9,7 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.endtoend.test_command_line import penstock
+from tests.endtoend.commands import typed
 
 MODEL = "penstock-default"
 ASK = [{"role": "user", "content": "Write a small record."}]
@@ -163,12 +163,12 @@ def test_the_server_counts_grammars_and_forced_tokens(served, client):
 def test_generate_takes_a_grammar_from_flags_and_files(tmp_path):
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps(Record.model_json_schema()))
-    done = penstock(
+    done = typed(
         "generate", "--seed", "1", "--max-tokens", "300", "--json-schema", str(schema), "data = "
     )
     assert done.returncode == 0, done.stderr
     Record.model_validate_json(done.stdout)
-    done = penstock("generate", "--choice", "left", "--choice", "right", "turn ")
+    done = typed("generate", "--choice", "left", "--choice", "right", "turn ")
     assert done.stdout.strip() in ("left", "right")
 
 
@@ -181,6 +181,6 @@ def test_generate_takes_a_grammar_from_flags_and_files(tmp_path):
     ],
 )
 def test_generate_says_which_flag_is_wrong(flags, words):
-    done = penstock("generate", *flags, "x")
+    done = typed("generate", *flags, "x")
     assert done.returncode != 0
     assert re.search(words, " ".join(done.stderr.split()))

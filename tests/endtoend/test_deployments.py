@@ -18,6 +18,7 @@ from penstock.server.deployments import record
 from penstock.server.deployments.record import Deployment
 from penstock.server.mii.response import Response
 from penstock.vocabulary.errors import InvalidRequest, ModelError, NoSuchServer, SettingsError
+from tests.endtoend.commands import typed
 from tests.endtoend.served import eventually
 
 GREEDY = {"max_new_tokens": 8, "do_sample": False, "ignore_eos": True}
@@ -42,7 +43,7 @@ def places(tmp_path_factory):
 def deployment(places):
     """A deployment that another process has started, which has ended since."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", START], capture_output=True, text=True, timeout=100
+        [sys.executable, "-W", "error", "-c", START], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -57,13 +58,7 @@ def client(deployment):
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "penstock.cli", "deployments", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "300"},
-        check=False,
-    )
+    return typed("deployments", *arguments, env={**os.environ, "COLUMNS": "300"})
 
 
 def test_a_pipeline_continues_prompts_in_this_process():

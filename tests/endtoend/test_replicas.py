@@ -13,13 +13,14 @@ from tests.endtoend.served import Served, eventually, penstock_serve
 
 PROMPTS = ["import os\n", "def fibonacci(n):", "class Stack:", "for i in range("]
 PREFIX = "import os\nimport sys\n\n\ndef main(arguments):\n" * 40
-LONG = {"prompt": "import os\n", "max_tokens": 1000, "ignore_eos": True, "stream": True}
+STREAM = {"prompt": "import os\n", "max_tokens": 20, "ignore_eos": True, "stream": True}
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     flags = ("--replicas", "2", "--max-num-seqs", "2", "--max-waiting", "0")
-    with penstock_serve(tmp_path_factory.mktemp("two"), *flags) as server:
+    patience = ("--heartbeat-timeout-s", "600", "--watchdog-s", "600")  # while tests hold them
+    with penstock_serve(tmp_path_factory.mktemp("two"), *flags, *patience) as server:
         yield server
 
 
@@ -86,49 +87,44 @@ def test_metrics_are_sums_and_tell_replicas_apart_by_a_label(served, two):
     assert running == 'model_name="penstock-default"'
 
 
-async def streamed(client: httpx.AsyncClient, begun: asyncio.Queue) -> str:
-    """All events of a long answer; `begun` is told of the first."""
-    async with client.stream("POST", "/v1/completions", json=LONG) as answer:
-        assert answer.status_code == 200
-        lines = answer.aiter_lines()
-        said = await anext(lines)
-        begun.put_nowait(None)
-        return said + "\n".join([line async for line in lines])
+async def all_busy(client: httpx.AsyncClient, server: Served) -> list[asyncio.Task]:
+    """Four answers, as many as there is room for, which do not end while the engines are held."""
 
+    async def ask() -> str:
+        return (await client.post("/v1/completions", json=STREAM)).text
 
-async def all_busy(client: httpx.AsyncClient) -> list[asyncio.Task]:
-    """Four long answers, as many as there is room for, all of them begun."""
-    begun: asyncio.Queue[None] = asyncio.Queue()
-    tasks = [asyncio.create_task(streamed(client, begun)) for _ in range(4)]
-    for _ in tasks:
-        await begun.get()
+    tasks = [asyncio.create_task(ask()) for _ in range(4)]
+    assert await asyncio.to_thread(eventually, lambda: server.num_open() == 4)
     return tasks
 
 
 async def test_under_load_one_is_killed_and_nobody_but_its_own_clients_hears_of_it(two):
     pids = two.engine_pids()
-    async with httpx.AsyncClient(base_url=two.url, timeout=100) as client:
-        busy = await all_busy(client)
-        refused = await client.post("/v1/completions", json={"prompt": "a"})
-        assert refused.status_code == 429 and "retry-after" in refused.headers
-        os.kill(min(pids), signal.SIGKILL)
+    async with httpx.AsyncClient(base_url=two.url) as client:
+        with two.held():
+            busy = await all_busy(client, two)
+            refused = await client.post("/v1/completions", json={"prompt": "a"})
+            assert refused.status_code == 429 and "retry-after" in refused.headers
+            os.kill(min(pids), signal.SIGKILL)
         ended = await asyncio.gather(*busy)
     assert sum('"error"' in said for said in ended) == 2
     assert sum(said.rstrip().endswith("data: [DONE]") for said in ended) == 2
     assert two.is_ready()
-    assert eventually(lambda: readiness(two) == {"ready": 2, "of": 2}, 60)
+    assert eventually(lambda: readiness(two) == {"ready": 2, "of": 2})
     assert len(two.engine_pids() & pids) == 1 and len(two.engine_pids()) == 2
     for prompt in PROMPTS:
         complete(two, prompt=prompt, max_tokens=2)
 
 
 async def test_when_told_to_stop_it_waits_for_the_requests_of_all(two):
-    async with httpx.AsyncClient(base_url=two.url, timeout=100) as client:
-        busy = await all_busy(client)
-        two.process.send_signal(signal.SIGTERM)
+    async with httpx.AsyncClient(base_url=two.url) as client:
+        with two.held():
+            busy = await all_busy(client, two)
+            two.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(eventually, lambda: not two.is_ready())
         ended = await asyncio.gather(*busy)
     assert all(said.rstrip().endswith("data: [DONE]") for said in ended)
-    assert two.process.wait(30) == 0
+    assert two.process.wait(60) == 0
 
 
 @pytest.mark.parametrize(

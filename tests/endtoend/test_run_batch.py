@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections import Counter
 
+from tests.endtoend.commands import typed
 from tests.endtoend.served import eventually
 
-NUM_LINES = 60
+NUM_LINES = 16
+NUM_AT_FIRST = 8
 
 
 def command(*arguments: object) -> list[str]:
@@ -33,12 +35,15 @@ def test_a_killed_run_goes_on_where_it_ended(tmp_path):
     source.write_text("".join(map(request, range(NUM_LINES))))
     flags = ("--concurrency", 4, "--kv-cache-gib", 0.2)
     with (tmp_path / "log").open("wb") as log:
-        first = subprocess.Popen(command(source, killed, *flags), stderr=log)
-        assert eventually(lambda: killed.exists() and killed.read_bytes().count(b"\n") >= 5, 90)
-        first.send_signal(signal.SIGKILL)
-        assert first.wait() == -signal.SIGKILL
+        first = subprocess.Popen(command("-", killed, *flags), stdin=subprocess.PIPE, stderr=log)
+        with first.stdin as requests:  # it gets no more before it is killed
+            requests.write("".join(map(request, range(NUM_AT_FIRST))).encode())
+            requests.flush()
+            assert eventually(lambda: killed.exists() and killed.read_bytes().count(b"\n") >= 5)
+            first.send_signal(signal.SIGKILL)
+            assert first.wait() == -signal.SIGKILL
     num_before = killed.read_bytes().count(b"\n")
-    assert 5 <= num_before < NUM_LINES
+    assert 5 <= num_before <= NUM_AT_FIRST
     killed.write_bytes(killed.read_bytes().rpartition(b"\n")[0] + b'\n{"id":"batch_req_7')
     done = subprocess.run(command(source, killed, *flags), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -51,7 +56,7 @@ def test_a_killed_run_goes_on_where_it_ended(tmp_path):
     whole.write_bytes(done.stdout)
     assert texts(whole) == texts(killed)
 
-    again = subprocess.run(command(source, killed), capture_output=True, text=True)
+    again = typed("run-batch", str(source), str(killed))
     assert f"answers all {NUM_LINES} lines already" in " ".join(again.stderr.split())
 
 
@@ -63,7 +68,7 @@ def test_a_mistake_is_named_without_a_traceback(tmp_path):
         ((source, source), "cannot be both the input and the output"),
         ((source, "/nowhere/out"), "Cannot write /nowhere/out"),
     ):
-        done = subprocess.run(command(*files), capture_output=True, text=True)
+        done = typed("run-batch", *map(str, files))
         assert done.returncode == 1 and "Traceback" not in done.stderr
         assert words in " ".join(done.stderr.split())
     assert source.read_text() == request(1)

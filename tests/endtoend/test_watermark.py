@@ -2,44 +2,32 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
 from penstock.engine.detection import detect_watermark
+from tests.endtoend.commands import typed
 from tests.endtoend.served import penstock_serve
 
 ENVIRONMENT = {**os.environ, "PENSTOCK_WATERMARK_KEY": "a secret"}
 
 
-def penstock(*arguments: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "penstock.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        **options,
-    )
-
-
 @pytest.fixture(scope="module")
 def marked() -> str:
     flags = ("--watermark", "--max-tokens", "200", "--ignore-eos", "--seed", "1", "--no-echo")
-    done = penstock("generate", *flags, "import os\n", env=ENVIRONMENT)
+    done = typed("generate", *flags, "import os\n", env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_a_file_or_standard_input_is_told_to_be_marked(marked, tmp_path):
     (tmp_path / "text").write_text(marked)
-    done = penstock("detect-watermark", "--json", str(tmp_path / "text"), env=ENVIRONMENT)
+    done = typed("detect-watermark", "--json", str(tmp_path / "text"), env=ENVIRONMENT)
     report = json.loads(done.stdout)
     assert report["is_watermarked"] and report["z_score"] > 4
-    done = penstock("detect-watermark", "--watermark-key", "a secret", input=marked)
+    done = typed("detect-watermark", "--watermark-key", "a secret", input=marked)
     assert f"{report['z_score']:.2f}" in done.stdout and "yes" in done.stdout
-    done = penstock("detect-watermark", "--watermark-key", "another", input=marked)
+    done = typed("detect-watermark", "--watermark-key", "another", input=marked)
     assert "yes" not in done.stdout
 
 
@@ -61,6 +49,6 @@ def test_mistakes_are_named_without_a_traceback(tmp_path):
         (("--watermark-key", "k", "--gamma", "2"), "gamma must be above 0 and below 1"),
         ((), "watermark-key"),
     ):
-        done = penstock("detect-watermark", *arguments, input="some words of text")
+        done = typed("detect-watermark", *arguments, input="some words of text")
         assert done.returncode != 0 and words in " ".join(done.stderr.split())
         assert "Traceback" not in done.stderr

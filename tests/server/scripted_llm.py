@@ -6,6 +6,7 @@ A token is a byte: the id of "H" is 72. Special tokens follow after 255.
 import asyncio
 import functools
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -37,13 +38,16 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Script:
-    """What a completion says, and how. A failure or a standstill comes after that many tokens."""
+    """What a completion says, and how. A failure or a standstill comes after that many tokens; a
+    standstill lasts `until` it is told to end, and without that until the request is cancelled.
+    """
 
     text: str = "Hello!"
     tokens_per_step: int = 1
     delay_s: float = 0.0
     fails_after: int | None = None
     hangs_after: int | None = None
+    until: threading.Event | None = None
     num_cached: int = 0
     queued_s: float | None = None
     mean_logprobs: tuple[float, ...] = ()  # of each completion; else all are alike
@@ -198,9 +202,13 @@ class ScriptedGeneration:
             if delta is not None:
                 yield delta
 
-    async def _wait(self, forever: bool) -> None:
-        if forever:
+    async def _wait(self, stands_still: bool) -> None:
+        until = self._script.until
+        if stands_still and until is None:
             await self._cancelled.wait()
+        elif stands_still:
+            while not (until.is_set() or self._cancelled.is_set()):
+                await asyncio.sleep(0.005)
         elif self._script.delay_s:
             await asyncio.sleep(self._script.delay_s)
 

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -13,6 +14,24 @@ from penstock.server.app import create_app
 from penstock.server.engine_front import EngineFront
 from penstock.server.serve import serve
 from penstock.server.settings import ServerSettings
+
+PATIENCE_S = 60
+"""Until something that a test waits for is a failure, also where other work keeps it waiting."""
+
+
+def wait_until(holds: Callable[[], Any]) -> None:
+    """Look again and again."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def let_pass(seconds: float) -> None:
+    """Have the running event loop's clock jump ahead."""
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    loop.time = lambda: now() + seconds  # type: ignore[method-assign]
 
 
 def client_of(llm: EngineFront, **settings: Any) -> httpx.AsyncClient:
@@ -43,11 +62,11 @@ def listening(llm: EngineFront, **settings: Any) -> Iterator[str]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert is_ready.wait(10), "the server did not start"
+        assert is_ready.wait(PATIENCE_S), "the server did not start"
         yield urls[0]
     finally:
         loop.call_soon_threadsafe(task.cancel)
-        thread.join(10)
+        thread.join(PATIENCE_S)
 
 
 def events(body: str) -> list[Any]:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import threading
 
 import pytest
 
@@ -117,19 +118,18 @@ async def test_blank_lines_and_a_missing_last_line_end_do_not_matter(llm, out):
 
 
 async def test_no_more_lines_are_in_flight_than_asked(out):
-    llm = ScriptedLLM(Script(delay_s=0.002))
-    most = 0
+    """The first are answered only when there are as many as may be."""
+    go_on, seen = threading.Event(), []
 
-    async def watch() -> None:
-        nonlocal most
-        while True:
-            most = max(most, llm.num_in_flight)
-            await asyncio.sleep(0.001)
+    def script(request) -> Script:
+        seen.append(llm.num_in_flight)
+        if llm.num_in_flight == 3:
+            go_on.set()
+        return Script(hangs_after=1, until=go_on)
 
-    watching = asyncio.create_task(watch())
+    llm = ScriptedLLM(script)
     await answer(llm, jsonl(*(line(str(number)) for number in range(20))), out, concurrency=3)
-    watching.cancel()
-    assert most == 3 and len(answers(out)) == 20
+    assert max(seen) == 3 and len(answers(out)) == 20
 
 
 async def test_the_source_is_read_no_further_than_needed(out):

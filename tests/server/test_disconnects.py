@@ -7,24 +7,17 @@ import time
 import pytest
 
 from tests.server.scripted_llm import Script, ScriptedLLM
-from tests.server.serving import listening
+from tests.server.serving import PATIENCE_S, listening, wait_until
 
 
 def connected(url, body, path="/v1/completions"):
     """A connection on which `body` has been posted."""
     host, port = url.removeprefix("http://").split(":")
     content = json.dumps(body).encode()
-    connection = socket.create_connection((host, int(port)), timeout=5)
+    connection = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
     connection.sendall(head.encode() + content)
     return connection
-
-
-def wait_until(condition, timeout_s=3.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -50,9 +43,7 @@ def test_a_client_that_leaves_is_noticed_waiting_or_running_streaming_or_not(
             wait_until(lambda: llm.in_flight)
             time.sleep(0.05)
             assert llm.in_flight
-        left = time.monotonic()
         wait_until(lambda: not llm.in_flight)
-        assert time.monotonic() - left < 0.5
     assert len(llm.cancelled) == 1
 
 
@@ -67,7 +58,7 @@ def test_all_prompts_of_a_request_are_cancelled(stream):
 
 
 def test_a_client_that_stops_reading_and_leaves_is_noticed():
-    llm = ScriptedLLM(Script("x" * 3000, delay_s=0.0001), max_model_len=10_000)
+    llm = ScriptedLLM(Script("x" * 3000, delay_s=0.0001, hangs_after=2999), max_model_len=10_000)
     with listening(llm) as url:
         with connected(url, {"prompt": "a", "stream": True, "max_tokens": 3000}) as connection:
             assert connection.recv(100)

@@ -1,12 +1,13 @@
 """When the engine cannot, or the server errs."""
 
+import asyncio
 import logging
 
 import pytest
 
 from penstock.vocabulary.errors import InvalidRequest, Overloaded, Unavailable
 from tests.server.scripted_llm import Script, ScriptedLLM
-from tests.server.serving import client_of, events
+from tests.server.serving import client_of, events, let_pass
 
 BODY = {"prompt": "abc"}
 
@@ -120,8 +121,16 @@ async def test_a_mistake_of_ours_in_a_stream_ends_it_and_frees_the_engine(monkey
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_request_may_take_no_longer_than_the_server_allows(stream):
     llm = ScriptedLLM(Script("Hello", hangs_after=0))
-    async with client_of(llm, request_timeout_s=0.05) as client:
-        response = await client.post("/v1/completions", json={**BODY, "stream": stream})
+    async with client_of(llm, request_timeout_s=600) as client:
+        body = {**BODY, "stream": stream}
+        asked = asyncio.create_task(client.post("/v1/completions", json=body))
+        while not llm.in_flight:
+            await asyncio.sleep(0.001)
+        let_pass(599)
+        await asyncio.sleep(0.01)
+        assert not asked.done()
+        let_pass(1)
+        response = await asked
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "timeout"
     assert len(llm.cancelled) == 1

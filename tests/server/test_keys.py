@@ -19,8 +19,7 @@ from penstock.server.metrics import Metrics
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.errors import SettingsError
 from tests.server.scripted_llm import ScriptedLLM
-from tests.server.serving import client_of, listening
-from tests.server.test_disconnects import wait_until
+from tests.server.serving import client_of, listening, wait_until
 
 HASH = hashlib.sha256(b"alice's key").hexdigest()
 
@@ -203,8 +202,8 @@ def test_a_running_server_notices(tmp_path, monkeypatch, caplog):
 
         assert (status("a"), status("b")) == (200, 401)
         in_file(tmp_path, entries(bob="b"))
-        wait_until(lambda: status("b") == 200, 10)
+        wait_until(lambda: status("b") == 200)
         assert status("a") == 401
         in_file(tmp_path, "nonsense")
-        wait_until(lambda: "stay as they were" in caplog.text, 10)
+        wait_until(lambda: "stay as they were" in caplog.text)
         assert status("b") == 200

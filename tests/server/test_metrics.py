@@ -1,9 +1,11 @@
 """What Prometheus sees, in the words of its own parser."""
 
+import asyncio
 import json
 import os
 import platform
 import re
+import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,7 +14,7 @@ import penstock
 from penstock.server.metrics_vllm import ALIASES
 from penstock.vocabulary.messages import EngineStats
 from tests.server.scripted_llm import Script, ScriptedLLM, ScriptedReplica
-from tests.server.serving import client_of
+from tests.server.serving import client_of, let_pass
 from tests.server.test_page import step
 
 
@@ -76,7 +78,9 @@ async def test_a_new_engine_that_is_busier_than_the_old_one_was_is_still_a_new_o
 async def test_histograms_time_first_tokens_gaps_and_whole_requests():
     llm = ScriptedLLM(Script("Hello", delay_s=0.02))
     async with client_of(llm) as client:
+        began = time.perf_counter()
         await client.post("/v1/completions", json={"prompt": ["a", "b"]})
+        took = time.perf_counter() - began
         found = await samples(client)
     assert found["penstock_time_to_first_token_seconds_count"] == 2
     assert found["penstock_inter_token_latency_seconds_count"] == 8
@@ -85,7 +89,7 @@ async def test_histograms_time_first_tokens_gaps_and_whole_requests():
     gaps = found["penstock_inter_token_latency_seconds_sum"]
     whole = found["penstock_e2e_request_latency_seconds_sum"]
     assert first >= 0.04 and gaps >= 0.16
-    assert whole == pytest.approx(first + gaps, rel=0.3)
+    assert 0.99 * (first + gaps) < whole < 2 * took
 
 
 async def test_requests_are_counted_by_status_and_completions_by_how_they_ended():
@@ -284,8 +288,12 @@ async def test_vllm_s_names_say_the_same(llm):
 
 async def test_vllm_calls_a_cancelled_completion_aborted():
     llm = ScriptedLLM(Script("Hello", hangs_after=1))
-    async with client_of(llm, request_timeout_s=0.05) as client:
-        await client.post("/v1/completions", json={"prompt": "a"})
+    async with client_of(llm, request_timeout_s=600) as client:
+        asked = asyncio.create_task(client.post("/v1/completions", json={"prompt": "a"}))
+        while not llm.in_flight:
+            await asyncio.sleep(0.001)
+        let_pass(600)
+        await asked
         found = await samples(client)
     assert found["penstock_completions_finished_total", "cancelled"] == 1
     assert found["vllm:request_success_total", "abort", "scripted"] == 1

@@ -16,7 +16,7 @@ from penstock.server.serve import serve
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.messages import EngineStats, PromptSlice, Step
 from tests.server.scripted_llm import ScriptedLLM, ScriptedReplica
-from tests.server.serving import client_of, events
+from tests.server.serving import PATIENCE_S, client_of, events
 
 
 def step(number: int, **fields) -> Step:
@@ -92,7 +92,7 @@ class Watcher:
         self._lines = response.aiter_lines()
 
     async def next(self):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             async for line in self._lines:
                 if line:
                     return json.loads(line.removeprefix("data: "))
@@ -169,7 +169,7 @@ async def test_steps_that_come_while_an_event_is_sent_are_told_by_the_next(llm):
             front.is_draining = len(sent) == 3
 
     response = await live_steps.watch(front, Request({"type": "http"}))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await response({"type": "http"}, asyncio.Event().wait, send)
     assert sent == [[1], [2], [3]]
 
@@ -192,7 +192,7 @@ async def test_a_server_that_drains_does_not_wait_for_its_watchers(llm):
         while not front.num_open:
             await asyncio.sleep(0.01)
         front.is_draining = True
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             assert (await watching).status_code == 200
     assert front.num_open == 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -103,12 +104,14 @@ def serving(tmp_path, llm, **limits):
 
 async def test_beyond_its_rate_a_key_gets_429_and_other_keys_do_not(tmp_path, llm):
     async with serving(tmp_path, llm, requests_per_minute=2) as client:
+        began = time.monotonic()
         answers = [await client.post(**ASK) for _ in range(3)]
+        took = time.monotonic() - began
         other = await client.post(**ASK, headers={"authorization": "Bearer b"})
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert [a.headers["x-ratelimit-remaining-requests"] for a in answers] == ["1", "0", "0"]
     refused = answers[-1]
-    assert 25 < int(refused.headers["retry-after"]) <= 30
+    assert 30 - took <= int(refused.headers["retry-after"]) <= 30
     assert refused.json()["error"]["type"] == "requests"
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
     assert other.status_code == 200

@@ -11,7 +11,7 @@ PROMPT = "def fibonacci(n):"
 
 def main() -> None:
     """Ask in every way that the client knows, and tell the answers as JSON."""
-    client = text_generation.Client(sys.argv[1], timeout=60)
+    client = text_generation.Client(sys.argv[1], timeout=300)
     whole = client.generate(PROMPT, max_new_tokens=8, top_n_tokens=2)
     events = list(client.generate_stream(PROMPT, max_new_tokens=8))
     sampled = client.generate(PROMPT, max_new_tokens=4, do_sample=True, best_of=2)

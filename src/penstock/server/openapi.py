@@ -1,5 +1,6 @@
 """The OpenAPI document, from the same structs that decode requests and encode answers."""
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -135,7 +136,9 @@ def _failures(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _schema(answer: Any) -> dict[str, Any]:
+    """What every application needs anew, and what takes most of the time of making one."""
     if answer is None:
         return {"type": "string"}
     (schema,), _ = msgspec.json.schema_components([answer], ref_template=_REF)

@@ -65,7 +65,8 @@ def listening(llm: EngineFront, **settings: Any) -> Iterator[str]:
         assert is_ready.wait(PATIENCE_S), "the server did not start"
         yield urls[0]
     finally:
-        loop.call_soon_threadsafe(task.cancel)
+        with contextlib.suppress(RuntimeError):  # told to drain, it has left and closed its loop
+            loop.call_soon_threadsafe(task.cancel)
         thread.join(PATIENCE_S)
 
 

@@ -51,6 +51,17 @@ def test_generation_config_names_end_tokens_and_recommends_sampling(tmp_path: Pa
     assert config.sampling_defaults == {"temperature": 0.6, "top_k": 20}
 
 
+def test_without_end_tokens_in_generation_config_those_of_config_hold(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": null}')
+    assert read(tmp_path).eos_token_ids == [2]
+
+
+def test_an_end_token_that_the_model_cannot_draw_is_none(tmp_path: Path) -> None:
+    assert read(tmp_path, eos_token_id=-1).eos_token_ids == []
+    assert read(tmp_path, eos_token_id=[2, 32, 2**70]).eos_token_ids == [2]
+    assert "must be integers" in refused(tmp_path, eos_token_id=True)
+
+
 def test_sampling_advice_of_a_model_that_does_not_sample_is_not_taken(tmp_path: Path) -> None:
     advice = {"do_sample": False, "temperature": 0.6}
     (tmp_path / "generation_config.json").write_text(json.dumps(advice))
@@ -165,6 +176,24 @@ def test_a_config_that_is_no_json_object_is_refused(tmp_path: Path, content: byt
             {"rope_scaling": {"rope_type": "yarn", "original_max_position_embeddings": "far"}},
             "original_max_position_embeddings must be a positive integer",
         ),
+        ({"rope_theta": 0.0}, "rope_theta must be above 0, not 0.0"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor must be above 0"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": -4.0}}, "factor must be above 0"),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 0}},
+            "beta_fast must be above 0",
+        ),
+        ({"rope_theta": 1.0, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_theta"),
+        ({"partial_rotary_factor": 2.0}, "a head can turn from 0 to 1"),
+        ({"partial_rotary_factor": -1.0}, "a head can turn from 0 to 1"),
+        (
+            {
+                "architectures": ["MixtralForCausalLM"],
+                "num_local_experts": 2,
+                "num_experts_per_tok": 3,
+            },
+            "num_experts_per_tok",
+        ),
         (
             {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": "m"}},
             "mscale must be a finite number",
@@ -185,3 +214,8 @@ def test_more_heads_than_dimensions_are_refused(tmp_path: Path) -> None:
 def test_a_recommended_sampling_option_must_be_a_number(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text('{"temperature": "hot"}')
     assert "temperature must be a finite number, not 'hot'" in refused(tmp_path)
+
+
+def test_sampling_advice_that_nobody_can_follow_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"temperature": 3.5}')
+    assert "generation_config.json recommends what cannot be: temperature" in refused(tmp_path)

@@ -13,8 +13,9 @@ from penstock.models.compressed_tensors import Compression, read_compression
 from penstock.models.families import ARCHITECTURES
 from penstock.models.hf_config import HfConfig, finite
 from penstock.models.sources import Source
-from penstock.models.spec import DecoderSpec
-from penstock.vocabulary.errors import ModelError
+from penstock.models.spec import DecoderSpec, Experts
+from penstock.vocabulary.errors import InvalidRequest, ModelError
+from penstock.vocabulary.sampling_params import SamplingParams
 
 SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -65,11 +66,12 @@ def read_config(model_dir: Path) -> ModelConfig:
         attn_logit_softcapping=None,
         final_logit_softcapping=None,
     )
+    spec = _checked(family_of(architecture).spec(config))
     return ModelConfig(
-        spec=_checked(family_of(architecture).spec(config)),
+        spec=spec,
         architecture=architecture,
         dtype=_dtype(config),
-        eos_token_ids=_token_ids(generation.get("eos_token_id", hf.get("eos_token_id"))),
+        eos_token_ids=_end_token_ids(generation, hf, spec.vocab_size),
         sampling_defaults=_sampling_defaults(generation),
         compression=read_compression(hf.get("quantization_config")),
         hf=hf,
@@ -114,6 +116,11 @@ def _checked(spec: DecoderSpec) -> DecoderSpec:
             f"config.json: {spec.num_heads} attention heads cannot share "
             f"{spec.num_kv_heads} key-value heads evenly."
         )
+    if isinstance(spec.mlp, Experts) and spec.mlp.top_k > spec.mlp.count:
+        raise ModelError(
+            f"config.json: num_experts_per_tok is {spec.mlp.top_k}, and there are "
+            f"{spec.mlp.count} experts."
+        )
     return spec
 
 
@@ -127,12 +134,17 @@ def _dtype(config: HfConfig) -> torch.dtype:
     return _DTYPES[name]
 
 
-def _token_ids(found: Any) -> list[int]:
-    """One id, a list of them, or none."""
+def _end_token_ids(generation: dict[str, Any], hf: dict[str, Any], vocab_size: int) -> list[int]:
+    """One id, a list of them, or none; in either file. Those that the model cannot draw are left
+    out: -1 stands for none in some files, and others name tokens that were never trained.
+    """
+    found = generation.get("eos_token_id")
+    if found is None:
+        found = hf.get("eos_token_id")
     ids = found if isinstance(found, list) else [] if found is None else [found]
-    if not all(isinstance(token_id, int) for token_id in ids):
+    if not all(type(token_id) is int for token_id in ids):
         raise ModelError(f"The configuration's token ids must be integers, not {found!r}.")
-    return ids
+    return [token_id for token_id in ids if 0 <= token_id < vocab_size]
 
 
 def _sampling_defaults(generation: dict[str, Any]) -> dict[str, Any]:
@@ -141,4 +153,12 @@ def _sampling_defaults(generation: dict[str, Any]) -> dict[str, Any]:
     named = [name for name in SAMPLING_OPTIONS if generation.get(name) is not None]
     for name in named:
         finite(f"generation_config.json: {name}", generation[name])
-    return {name: generation[name] for name in named}
+    advice = {name: generation[name] for name in named}
+    try:
+        SamplingParams(**advice)
+    except InvalidRequest as error:
+        raise ModelError(
+            f"generation_config.json recommends what cannot be: {error.message}",
+            remedy="Correct it there, or take it out.",
+        ) from None
+    return advice

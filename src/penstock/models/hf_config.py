@@ -53,6 +53,13 @@ class HfConfig:
         found = self.value(name, default)
         return finite(f"config.json: {name}", found)
 
+    def positive(self, name: str, default: Any = _MISSING) -> float:
+        """A number above 0."""
+        found = self.number(name, default)
+        if found <= 0:
+            raise ModelError(f"config.json: {name} must be above 0, not {found}.")
+        return found
+
     def flag(self, name: str, default: bool) -> bool:
         found = self.value(name, default)
         if not isinstance(found, bool):

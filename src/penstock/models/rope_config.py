@@ -50,6 +50,10 @@ def rope(config: HfConfig, head_dim: int, *, partial: bool = False) -> Rope:
         names = ", ".join(unknown)
         raise ModelError(f"config.json: rope scaling {kind!r} with {names} is not supported.")
     fraction = options.number("partial_rotary_factor", 1.0)
+    if not 0 <= fraction <= 1:
+        raise ModelError(
+            f"config.json: partial_rotary_factor is {fraction}; a head can turn from 0 to 1."
+        )
     if fraction != 1.0 and not partial:
         raise ModelError(
             f"config.json: partial_rotary_factor is {fraction}; whole heads must turn here."
@@ -57,8 +61,11 @@ def rope(config: HfConfig, head_dim: int, *, partial: bool = False) -> Rope:
     rotary_dim = int(head_dim * fraction)
     if rotary_dim % 2:
         raise ModelError(f"config.json: heads cannot turn by pairs in {rotary_dim} dimensions.")
+    theta = options.positive("rope_theta")
+    if kind == "yarn" and theta == 1:
+        raise ModelError("config.json: rope_theta is 1, where rope scaling 'yarn' has no meaning.")
     return Rope(
-        theta=options.number("rope_theta"),
+        theta=theta,
         rotary_dim=rotary_dim,
         scaling=_scaling(kind, options, config),
     )
@@ -86,24 +93,24 @@ def _scaling(kind: str, options: HfConfig, config: HfConfig) -> RopeScaling | No
     if kind in ("default", "dynamic"):
         return None
     if kind == "linear":
-        return LinearScaling(options.number("factor"))
+        return LinearScaling(options.positive("factor"))
     longest = config.integer("max_position_embeddings")
     inside = options.value("original_max_position_embeddings", longest)
     original = config.integer("original_max_position_embeddings", inside)
     if kind == "llama3":
         return Llama3Scaling(
-            factor=options.number("factor"),
-            low_freq_factor=options.number("low_freq_factor"),
-            high_freq_factor=options.number("high_freq_factor"),
+            factor=options.positive("factor"),
+            low_freq_factor=options.positive("low_freq_factor"),
+            high_freq_factor=options.positive("high_freq_factor"),
             original_positions=original,
         )
-    factor = options.number("factor", longest / original)
+    factor = options.positive("factor", longest / original)
     return YarnScaling(
         factor=factor,
         original_positions=original,
         attention_factor=options.number("attention_factor", _yarn_attention(factor, options)),
-        beta_fast=options.number("beta_fast", 32.0),
-        beta_slow=options.number("beta_slow", 1.0),
+        beta_fast=options.positive("beta_fast", 32.0),
+        beta_slow=options.positive("beta_slow", 1.0),
         truncate=options.flag("truncate", True),
     )
 

@@ -132,6 +132,11 @@ def test_the_budget_leaves_room_for_prompts_beside_all_running_sequences():
         ({"max_model_len": 100_000}, "not within 2 and the model's 32768"),
         ({"token_budget": 1}, "at least 2"),
         ({"max_num_seqs": -1}, "at least 1"),
+        ({"token_budget": 0}, "at least 2"),
+        ({"max_num_seqs": 0}, "at least 1"),
+        ({"kv_cache_gib": float("nan")}, "kv_cache_gib must be a size, not nan"),
+        ({"packed_cache_gib": -1.0}, "packed_cache_gib must be a size, not -1.0"),
+        ({"grammar_timeout_s": float("inf")}, "grammar_timeout_s must be above 0, not inf"),
         ({"seed": 2**63}, "seed 9223372036854775808 does not fit into 64 bits"),
     ],
 )

@@ -4,6 +4,8 @@
 comes with its reason, and `penstock serve` prints both.
 """
 
+import math
+
 from penstock.engine.cache_size import (
     BLOCK_SIZE,
     fitting_blocks,
@@ -79,8 +81,11 @@ def _check_values(settings: EngineSettings) -> None:
         "grammar_memory_mib",
         "kept_grammars",
     ):
-        if getattr(settings, name) <= 0:
+        if not 0 < getattr(settings, name) < math.inf:
             raise SettingsError(f"{name} must be above 0, not {getattr(settings, name)}.")
+    for name in ("kv_cache_gib", "packed_cache_gib"):
+        if not 0 <= (getattr(settings, name) or 0) < math.inf:
+            raise SettingsError(f"{name} must be a size, not {getattr(settings, name)}.")
 
 
 def _weights(
@@ -253,11 +258,13 @@ def _step_limits(
 ) -> tuple[int, int]:
     """(max_num_seqs, token_budget): the budget must leave at least one token for a prompt."""
     default_budget = 512 if hardware.device == "cpu" else 2048
-    budget = settings.token_budget or default_budget
+    budget = default_budget if settings.token_budget is None else settings.token_budget
     reasons["token_budget"] = (
         "as asked" if settings.token_budget else f"usual on {hardware.device.split(':')[0]}"
     )
-    num_seqs = settings.max_num_seqs or min(256, max(1, budget // 2))
+    num_seqs = settings.max_num_seqs
+    if num_seqs is None:
+        num_seqs = min(256, max(1, budget // 2))
     reasons["max_num_seqs"] = "as asked" if settings.max_num_seqs else "at most half of the budget"
     if budget < 2 or num_seqs < 1:
         raise SettingsError(

@@ -1,9 +1,11 @@
 """What is packed once is found again, whoever else writes, whatever the disk does."""
 
+import errno
 import logging
 import multiprocessing
 import os
 import resource
+import tempfile
 import time
 from pathlib import Path
 
@@ -81,6 +83,20 @@ def test_a_damaged_entry_is_dropped_with_a_word(
     assert find(cache, model_dir) is None
     assert "packed anew" in caplog.text and "packed-00001.safetensors" in caplog.text
     assert names(cache) == []
+
+
+def test_a_damaged_entry_that_nobody_may_drop_is_passed_over(
+    cache: PackedCache, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(cache, model_dir)
+    (cache.root / KEY / "packed-00001.safetensors").unlink()
+
+    def refuse(**_: object) -> str:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    assert find(cache, model_dir) is None
+    assert names(cache) == [KEY]
 
 
 def test_an_entry_without_its_files_is_dropped(cache: PackedCache, model_dir: Path) -> None:

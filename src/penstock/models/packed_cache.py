@@ -192,10 +192,12 @@ class PackedCache:
                     self._drop(entry.key)
 
     def _drop(self, key: str) -> None:
-        hidden = Path(tempfile.mkdtemp(prefix=".", dir=self.root))
-        with contextlib.suppress(FileNotFoundError):  # another process has dropped it
-            (self.root / key).rename(hidden / key)
-        shutil.rmtree(hidden, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another process has dropped it, or nobody may
+            hidden = Path(tempfile.mkdtemp(prefix=".", dir=self.root))
+            try:
+                (self.root / key).rename(hidden / key)
+            finally:
+                shutil.rmtree(hidden, ignore_errors=True)
 
     def _sweep(self) -> None:
         """Remove what writers left behind that are no more."""

@@ -154,6 +154,29 @@ def test_nothing_that_ends_the_sequence_is_drawn_before_min_tokens():
     ]
 
 
+def test_where_only_an_end_is_allowed_it_is_drawn_before_min_tokens_and_ends_nothing_yet():
+    only = sequence(
+        end_token_ids=frozenset({3}), stop_token_ids=[1], min_tokens=2, allowed_token_ids=[1, 3]
+    )
+    for _ in range(3):
+        assert not only.is_finished
+        [token_id] = draw(torch.zeros(1, 4), rows(only)).tolist()
+        assert token_id in (1, 3)
+        only.append(token_id)
+    assert only.is_finished
+
+
+@pytest.mark.parametrize("ops", BACKENDS.values(), ids=BACKENDS)
+@pytest.mark.parametrize("option", ["temperature", "top_p", "min_p", "typical_p"])
+def test_the_least_value_above_zero_means_as_little_as_any_that_is_small(ops, option):
+    logits = torch.randn(8, 300, generator=torch.Generator().manual_seed(0))
+    least, small = (
+        draw(logits.clone(), rows(*(sequence(seed=i, **{option: value}) for i in range(8))), ops)
+        for value in (5e-324, 1e-30)
+    )
+    assert least.tolist() == small.tolist()
+
+
 def test_penalties_and_bans_bear_on_greedy_rows_too():
     logits = torch.tensor([[1.0, 3.0, 2.0]])
     assert draw(logits, rows(sequence(temperature=0, banned_token_ids=[1]))).tolist() == [2]

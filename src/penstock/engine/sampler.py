@@ -5,7 +5,7 @@ Every function takes logits, float32 [R, V] of R rows over V tokens, and the row
 returns logits that it may have changed in place. A row's result never depends on the other rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
@@ -50,14 +50,21 @@ def ban(logits: Tensor, rows: SamplingRows) -> Tensor:
 
 
 def hold_back_the_end(logits: Tensor, rows: SamplingRows) -> Tensor:
-    """min_tokens: nothing that would end the sequence before that. A constraint sees to it itself,
-    since it may leave nothing but the end.
+    """min_tokens: nothing that would end the sequence before that, unless nothing else is allowed.
+    A constraint sees to it itself, since it may leave nothing but the end.
     """
 
-    def ends(sequence: Sequence) -> list[int]:
+    def ends(sequence: Sequence) -> Collection[int]:
         if sequence.may_end or sequence.constraint is not None:
-            return []
-        return [*sequence.end_token_ids, *sequence.request.sampling.stop_token_ids]
+            return ()
+        params = sequence.request.sampling
+        ends = {*sequence.end_token_ids, *params.stop_token_ids}
+        allowed = params.allowed_token_ids
+        if allowed is not None and ends.issuperset(
+            set(allowed).difference(params.banned_token_ids)
+        ):
+            return ()
+        return ends
 
     return _forbid(logits, rows.cells(ends))
 

@@ -19,6 +19,7 @@ from penstock.text.watermark import Greens
 from penstock.vocabulary.sampling_params import SamplingParams
 
 _UNTOUCHED = SamplingParams()
+_LEAST = float(np.finfo(np.float32).tiny)  # what is above 0 must be so in float32
 
 
 class SamplingRows:
@@ -54,8 +55,9 @@ class SamplingRows:
     def column(self, name: str) -> Tensor:
         """One option's value for each row, float32 [R]."""
         if name not in self._columns:
-            values = [getattr(params, name) for params in self.params]
-            self._columns[name] = self.tensor(np.array(values, np.float32))
+            values = np.array([getattr(params, name) for params in self.params], np.float64)
+            values[(values > 0) & (values < _LEAST)] = _LEAST
+            self._columns[name] = self.tensor(values.astype(np.float32))
         return self._columns[name]
 
     def shaping(self) -> Shaping:

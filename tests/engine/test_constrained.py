@@ -254,3 +254,15 @@ def test_a_tool_s_call_follows_its_schema_in_the_middle_of_free_text(writer):
     call = msgspec.json.decode(text.removeprefix("<tool>").removesuffix("</tool>"))
     assert call["name"] in ("weather", "forecast") and call["arguments"]["city"] in ("Oslo", "Rome")
     assert text == writer.text(params, writer.slow)
+
+
+def test_what_is_forced_needs_no_opinion_of_the_model(writer):
+    engine = writer.engine()
+    params = SamplingParams(
+        temperature=0, max_tokens=40, grammar=Grammar.regex("[ab]cdefghij"), logprobs=0
+    )
+    expected = writer.text(params, engine)
+    logits, calls = engine.runner.decoder.logits, iter([1.0])
+    engine.runner.decoder.logits = lambda hidden: logits(hidden) * next(calls, float("nan"))
+    assert writer.text(params, engine) == expected
+    assert re.fullmatch("[ab]cdefghij", expected)

@@ -129,6 +129,20 @@ def test_the_first_output_comes_with_the_second_step(model_dir: Path) -> None:
     assert not engine.has_work and engine.scheduler.blocks.num_used == 0
 
 
+def test_nothing_is_said_of_a_prompt_that_nobody_wants_read_any_more(model_dir: Path) -> None:
+    engine = ahead(make_engine(model_dir, token_budget=16))
+    reading = SamplingParams(max_tokens=5, prompt_logprobs=1)
+    engine.add(Request(request_id="read", prompt_token_ids=PROMPT, sampling=reading))
+    engine.add(
+        Request(request_id="embed", prompt_token_ids=[5], sampling=SamplingParams(), embeds=True)
+    )
+    engine.step()
+    engine.cancel(Cancel(request_id="read"))
+    engine.cancel(Cancel(request_id="embed"))
+    assert engine.step() == []
+    assert not engine.has_work and engine.scheduler.blocks.num_used == 0
+
+
 def test_no_step_is_planned_for_a_sequence_whose_last_token_is_in_flight(model_dir: Path) -> None:
     engine = ahead(make_engine(model_dir))
     params = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)

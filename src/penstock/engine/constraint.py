@@ -34,12 +34,12 @@ class Constraint:
         """At the beginning of a text. The matcher is copied."""
         return cls(matcher.deep_copy(), end_token_id, deque())
 
-    def advance(self, token_id: int) -> None:
-        """Take in a drawn token, and find out what must follow it."""
+    def advance(self, token_id: int) -> int:
+        """Take in a drawn token, and find out what must follow it. Returns the token: where one is
+        forced it is that one, even if the model has drawn another, its logits being no numbers.
+        """
         if self.forced:
-            forced = self.forced.popleft()
-            assert token_id == forced, f"drew {token_id} where {forced} was forced"
-            return
+            return self.forced.popleft()
         self.matcher.consume_token(token_id)
         forced_ids = self.matcher.compute_ff_tokens()
         if forced_ids:
@@ -47,6 +47,7 @@ class Constraint:
             self.forced.extend(forced_ids)
         if self.matcher.is_stopped() and not self.matcher.is_error():
             self.forced.append(self.end_token_id)
+        return token_id
 
     def take_forced(self) -> list[int]:
         """All forced tokens, which now count as drawn."""

@@ -153,6 +153,8 @@ class Engine:
             self._counters.num_forced_tokens += max(0, len(token_ids) - 1)
             result.token_ids = token_ids
             result.prompt_logprobs = self._unread(part, result)
+            if part.sequence.finish_reason is FinishReason.CANCELLED:
+                continue
             if token_ids or result.prompt_logprobs or result.embedding:
                 outputs.append(_output(part.sequence, result))
         outputs = self._refuse_failed(plan, outputs)
@@ -224,10 +226,10 @@ class Engine:
         if sequence.constraint is None or not token_ids:
             return token_ids
         constraint = constraint_of(sequence)
-        constraint.advance(token_ids[0])
+        token_id = constraint.advance(token_ids[0])
         if not self.fast_forward or sequence.request.sampling.logprobs is not None:
-            return token_ids
-        return token_ids + constraint.take_forced()
+            return [token_id]
+        return [token_id, *constraint.take_forced()]
 
     def _refuse_failed(self, plan: Plan, outputs: list[Output]) -> list[Output]:
         """End the requests whose grammar has become too complex to follow."""

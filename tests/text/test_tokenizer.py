@@ -10,6 +10,7 @@ from tokenizers.processors import TemplateProcessing
 
 from penstock.text.spelling import spelling_of
 from penstock.text.tokenizer import Tokenizer
+from penstock.text.tokenizer_files import eos_token_id
 from penstock.vocabulary.errors import InvalidRequest, ModelError
 from tests.text import vocabularies
 from tests.text.vocabularies import LIBRARIES, TOKENIZERS, save
@@ -213,3 +214,14 @@ def test_no_more_text_is_encoded_than_allowed():
     assert tokenizer.encode("12345")
     with pytest.raises(InvalidRequest, match=r"6 characters; this server accepts 5\. Shorten it"):
         tokenizer.encode("123456")
+
+
+def test_the_end_of_text_is_found_by_the_name_that_the_tokenizer_s_files_give_it(tmp_path):
+    assert eos_token_id(tmp_path) is None
+    save(tmp_path, LIBRARIES["byte_level"], **vocabularies.NAMED)
+    id_ = Tokenizer.from_dir(tmp_path).special_tokens["</s>"]
+    assert eos_token_id(tmp_path) == id_
+    (tmp_path / "tokenizer.json").unlink()
+    config = {"eos_token": "</s>", "added_tokens_decoder": {"7": {"content": "</s>"}}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert eos_token_id(tmp_path) == 7

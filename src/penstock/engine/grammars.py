@@ -52,7 +52,7 @@ class Grammars:
         self.counters = GrammarCounters()
         self._model_dir = model_dir
         self._vocab_size = vocab_size
-        self._end_token_ids = sorted(id_ for id_ in end_token_ids if id_ < vocab_size)
+        self._end_token_ids = sorted(end_token_ids)
         self._limits = limits
         self._num_kept = num_kept
         self._checker: GrammarChecker | None = None

@@ -37,6 +37,7 @@ from penstock.models.spec import Alibi
 from penstock.scheduling.blocks import Blocks
 from penstock.scheduling.scheduler import Scheduler
 from penstock.text.tokenizer import Tokenizer
+from penstock.text.tokenizer_files import eos_token_id
 from penstock.text.watermark import Greens
 from penstock.vocabulary.errors import SettingsError
 
@@ -56,10 +57,8 @@ class Prepared:
     weights: WeightsPlan
     num_threads: int
     notes: list[str]
-
-    @property
-    def end_token_ids(self) -> frozenset[int]:
-        return frozenset(self.config.eos_token_ids)
+    end_token_ids: frozenset[int]
+    """What ends a text, as the model's configuration or its tokenizer's says."""
 
 
 def prepare(settings: EngineSettings, model_dir: Path, name: str, share: Share = WHOLE) -> Prepared:
@@ -96,7 +95,15 @@ def prepare(settings: EngineSettings, model_dir: Path, name: str, share: Share =
         weights=weights,
         num_threads=threads,
         notes=notes,
+        end_token_ids=_end_token_ids(config, model_dir),
     )
+
+
+def _end_token_ids(config: ModelConfig, model_dir: Path) -> frozenset[int]:
+    """Both, since models tuned to chat often name the end of a turn in the tokenizer's alone."""
+    ids = frozenset(config.eos_token_ids)
+    named = eos_token_id(model_dir)
+    return ids if named is None or named >= config.spec.vocab_size else ids | {named}
 
 
 def _with_attention(ops: Ops, resolved: Resolved) -> Ops:

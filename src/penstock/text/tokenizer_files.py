@@ -1,6 +1,7 @@
 """What the files beside tokenizer.json say: special tokens and the chat template."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,27 @@ def named_special_tokens(model_dir: Path, config: dict[str, Any]) -> dict[str, s
     named = read_json_object(model_dir / "special_tokens_map.json") | config
     texts = {role: _text_of(named.get(role)) for role in _NAMED_TOKENS}
     return {role: text for role, text in texts.items() if text is not None}
+
+
+def eos_token_id(model_dir: Path) -> int | None:
+    """The id of what ends a text according to the tokenizer's files, if they name it."""
+    config = read_json_object(model_dir / "tokenizer_config.json")
+    eos = named_special_tokens(model_dir, config).get("eos_token")
+    if eos is None:
+        return None
+    declared = config.get("added_tokens_decoder")
+    ids = _ids_of(declared.items() if isinstance(declared, dict) else [], eos)
+    if not ids:  # written down there since 2023; here always, but this file is large
+        added = read_json_object(model_dir / "tokenizer.json").get("added_tokens")
+        entries = added if isinstance(added, list) else []
+        ids = _ids_of(
+            ((str(e["id"]), e) for e in entries if isinstance(e, dict) and "id" in e), eos
+        )
+    return ids[0] if ids else None
+
+
+def _ids_of(entries: Iterable[tuple[str, object]], text: str) -> list[int]:
+    return [int(id_) for id_, token in entries if _text_of(token) == text and id_.isdecimal()]
 
 
 def chat_template_source(model_dir: Path, config: dict[str, Any]) -> str | None:

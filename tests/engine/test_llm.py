@@ -10,6 +10,8 @@ from penstock.vocabulary.errors import (
     ModelError,
     SettingsError,
 )
+from penstock.vocabulary.grammar import Grammar
+from penstock.vocabulary.watermark import Watermark
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 
@@ -58,6 +60,30 @@ def test_a_stop_string_ends_the_text_before_it_even_across_tokens(llm):
     assert (output.finish_reason, output.stop_reason) == ("stop", stop)
     kept = SamplingParams(temperature=0, max_tokens=12, stop=stop, include_stop_str_in_output=True)
     assert llm.generate("def f(x):", kept)[0].outputs[0].text.endswith(stop)
+    assert not llm.engine.has_work
+
+
+def test_no_stop_string_counts_before_min_tokens(llm):
+    [plain] = llm.generate("def f(x):", GREEDY)
+    token_ids = plain.outputs[0].token_ids
+    early = llm.tokenizer.decode(token_ids[:1])
+    options = {"temperature": 0, "max_tokens": 12, "ignore_eos": True, "stop": early}
+    [held] = llm.generate("def f(x):", SamplingParams(**options, min_tokens=12))
+    assert held.outputs[0].token_ids == token_ids
+    [ended] = llm.generate("def f(x):", SamplingParams(**options))
+    assert ended.outputs[0].token_ids == token_ids[:1]
+
+
+def test_what_is_refused_late_concerns_no_other_stream(llm):
+    late = Grammar.regex("a" * 60 + r"(\w{1,1000}){1,1000}")
+    [expected] = llm.generate("import ", GREEDY)
+    constrained = llm.stream("x = ", SamplingParams(max_tokens=500, seed=1, grammar=late))
+    assert next(constrained).text.startswith("a")
+    assert "".join(delta.text for delta in llm.stream("import ", GREEDY)) == (
+        expected.outputs[0].text
+    )
+    with pytest.raises(InvalidRequest, match="grammar: "):
+        list(constrained)
     assert not llm.engine.has_work
 
 
@@ -129,6 +155,13 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_computed(
     with pytest.raises(error, match=words):
         llm.generate(prompts, params)
     assert llm.engine.stats().num_steps == steps and not llm.engine.has_work
+
+
+@pytest.mark.parametrize("value", [Watermark(gamma=1.5), Grammar(kind="poem")])
+def test_an_option_that_was_made_with_values_that_cannot_be_is_refused(value):
+    name = type(value).__name__.lower()
+    with pytest.raises(InvalidRequest, match=name):
+        SamplingParams(**{name: value})
 
 
 def test_misspelt_settings_and_missing_models_are_named():

@@ -128,3 +128,18 @@ def test_what_a_string_is_like_is_found_out_once_for_all_completions():
     searches = [StopStrings([string]) for _ in range(128)]
     assert stop_strings._borders.cache_info().misses <= before + 1
     assert {each.add(f"x{string}y") for each in searches} == {("x", string)}
+
+
+def test_a_stop_string_that_comes_too_early_is_text_like_any_other():
+    stops = StopStrings(["ab"])
+    assert stops.skip("xabababa") == "xababab"
+    assert stops.add("b and ab") == ("", "ab")
+    overlapping = StopStrings(["aa"])
+    assert overlapping.skip("aaa") == "aa"
+    assert overlapping.finish() == "a"
+
+
+def test_a_stop_string_that_comes_too_early_is_shown_whatever_is_kept_back():
+    stops = StopStrings(["ab"], include_in_output=True)
+    assert stops.skip("xaba") == "xaba"
+    assert stops.add("b.") == ("b", "ab")

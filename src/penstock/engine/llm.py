@@ -53,7 +53,7 @@ class LLM:
         self.resolved = self.engine.resolved
         self._numbers = itertools.count()
         self._transcripts: dict[str, Transcript] = {}
-        self._deltas: dict[str, deque[Delta]] = {}
+        self._deltas: dict[str, deque[Delta | InvalidRequest]] = {}
 
     @property
     def stats(self) -> EngineStats:
@@ -189,7 +189,10 @@ class LLM:
                 for request_id in list(mine):
                     deltas = self._deltas[request_id]
                     while deltas:
-                        yield request_id, deltas.popleft()
+                        delta = deltas.popleft()
+                        if isinstance(delta, InvalidRequest):
+                            raise delta
+                        yield request_id, delta
                     if self._transcripts[request_id].has_ended:
                         mine.remove(request_id)
                         self._forget(request_id)
@@ -203,7 +206,8 @@ class LLM:
         self.engine.wait()
         for output in self.engine.step():
             if output.refusal is not None:
-                raise refused(output.refusal)
+                self._deltas[output.request_id].append(refused(output.refusal))
+                continue
             delta = self._transcripts[output.request_id].add(output)
             if delta is not None:
                 self._deltas[output.request_id].append(delta)

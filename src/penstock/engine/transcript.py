@@ -23,11 +23,17 @@ class _Completion:
         self.stop_strings = StopStrings(
             params.stop_strings, include_in_output=params.include_stop_str_in_output
         )
+        self.num_early = params.min_tokens
+        """Tokens to come that no stop string may end the text with."""
         self.has_ended = False
 
     def add(self, output: Output) -> tuple[str, str | None]:
         """(text to show, the stop string that ended it or None)."""
-        text, stop = self.stop_strings.add(self.detokenizer.add(output.token_ids))
+        early, late = output.token_ids[: self.num_early], output.token_ids[self.num_early :]
+        self.num_early -= len(early)
+        before = self.stop_strings.skip(self.detokenizer.add(early)) if early else ""
+        text, stop = self.stop_strings.add(self.detokenizer.add(late))
+        text = before + text
         if stop is None and output.finish_reason is not None:
             last, stop = self.stop_strings.add(self.detokenizer.finish())
             text += last if stop is not None else last + self.stop_strings.finish()

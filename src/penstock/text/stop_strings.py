@@ -34,6 +34,14 @@ class StopStrings:
             return text, None
         return self._keep_back(self._withheld + text), None
 
+    def skip(self, text: str) -> str:
+        """The text that is now safe to show, if this piece is too early for any stop string to
+        count. One that only begins in it does.
+        """
+        for search in self._searches:
+            search.skip(text)
+        return text if self._include_in_output else self._keep_back(self._withheld + text)
+
     def finish(self) -> str:
         """What was withheld: no stop string will come of it any more."""
         rest, self._withheld = self._withheld, ""
@@ -87,6 +95,11 @@ class _Search:
                 return place
         self.matched_len = matched_len
         return None
+
+    def skip(self, text: str) -> None:
+        """Read on, past every place where the string becomes complete."""
+        while (end := self.advance(text)) is not None:
+            text, self.matched_len = text[end:], self._borders[-1]
 
 
 @functools.lru_cache(maxsize=64)

@@ -53,7 +53,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Meta(
             ge=0,
             le=LARGEST,
-            description="No end-of-text or stop token may be drawn before this many.",
+            description="No end-of-text or stop token may be drawn before this many, and no stop "
+            "string counts.",
         ),
     ] = 0
     temperature: Annotated[
@@ -217,7 +218,9 @@ _DEFAULTS = {
 
 
 def _check(name: str, value: object, type_: Any) -> None:
-    _converted(name, value, type_)
+    """A struct may have been made with any values: it is taken apart, so that they are checked."""
+    is_struct = isinstance(value, msgspec.Struct)
+    _converted(name, msgspec.to_builtins(value) if is_struct else value, type_)
 
 
 def _converted(name: str, value: object, type_: type[T]) -> T:

@@ -34,6 +34,7 @@ async def test_the_life_of_an_async_llm():
         assert answer and await text(llm.submit(prompt, GREEDY)) == answer
         check_that_what_cannot_be_is_refused(llm, prompt)
         await check_that_special_tokens_can_be_shown(llm, prompt)
+        check_that_what_cannot_be_sent_is_not_counted(llm, prompt)
         await check_that_an_id_is_free_once_its_request_is_over(llm, prompt, answer)
         await check_that_a_prompt_is_embedded(llm, prompt)
         await check_that_what_is_cancelled_or_left_frees_its_blocks(llm, prompt)
@@ -42,6 +43,12 @@ async def test_the_life_of_an_async_llm():
         unfinished = llm.submit(prompt, LONG)
     with pytest.raises(EngineFailed, match="stopped"):
         await text(unfinished)
+
+
+def check_that_what_cannot_be_sent_is_not_counted(llm: AsyncLLM, prompt: list[int]) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        llm.submit(prompt, GREEDY, salt="\ud800")
+    assert llm.num_in_flight == 0
 
 
 async def check_that_special_tokens_can_be_shown(llm: AsyncLLM, prompt: list[int]) -> None:

@@ -72,10 +72,12 @@ class Connection:
         return Stop() if message is None else message
 
     def _read(self) -> None:
-        with self._socket.makefile("rb") as stream:
-            while header := stream.read(LENGTH.size):
-                self._inbox.put(decode_to_engine(stream.read(*LENGTH.unpack(header))))
-        self._inbox.put(None)
+        try:
+            with self._socket.makefile("rb") as stream:
+                while header := stream.read(LENGTH.size):
+                    self._inbox.put(decode_to_engine(stream.read(*LENGTH.unpack(header))))
+        finally:  # an engine that can hear no more must not go on as if nobody spoke
+            self._inbox.put(None)
 
 
 def serve(connection: Connection) -> None:

@@ -217,9 +217,9 @@ class Replica:
         """Hand a request to the engine, which must be running."""
         assert self._engine is not None
         generation = Generation(request, transcript, self)
+        self._engine.send(request)  # first, since it may find that this cannot be sent
         self._generations[request.request_id] = generation
         self.load += generation.num_sequences
-        self._engine.send(request)
         return generation
 
     def reset_prefix_cache(self) -> None:

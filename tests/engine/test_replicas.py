@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -100,6 +101,16 @@ async def test_requests_go_to_the_engine_that_has_least_to_do():
             llm.submit(prompt(0), SHORT, request_id=many[0].request_id)
     with pytest.raises(EngineFailed, match="stopped"):
         await text(many[0])
+
+
+async def test_what_comes_late_of_a_cancelled_request_is_not_another_s_of_the_same_id():
+    async with several(1) as llm:
+        deltas = aiter(llm.submit(prompt(0), LONG, request_id="mine"))
+        await anext(deltas)
+        time.sleep(0.05)  # nobody listens, and the engine goes on
+        await deltas.aclose()
+        again = llm.submit(prompt(0), SHORT, request_id="mine")
+        assert [len(delta.token_ids) async for delta in again] == [1, 1, 1]
 
 
 async def check_that_steps_are_told_in_one_row(llm: AsyncLLM) -> None:

@@ -52,7 +52,7 @@ class FrontSettings:
             )
         if self.max_prompt_chars <= 0:
             raise SettingsError(f"max_prompt_chars must be above 0, not {self.max_prompt_chars}.")
-        if self.max_waiting < 0 or self.heartbeat_timeout_s <= 0 or self.watchdog_s <= 0:
+        if self.max_waiting < 0 or not (self.heartbeat_timeout_s > 0 and self.watchdog_s > 0):
             raise SettingsError(
                 "max_waiting must not be negative, nor heartbeat_timeout_s or watchdog_s 0 or less."
             )

@@ -19,8 +19,12 @@ class Generation:
     more.
     """
 
-    def __init__(self, request: Request, transcript: Transcript, replica: "Replica") -> None:
+    def __init__(
+        self, request: Request, transcript: Transcript, replica: "Replica", *, wire_id: str
+    ) -> None:
+        """`wire_id` is what the engine calls the request."""
         self.request_id = request.request_id
+        self.wire_id = wire_id
         self.num_sequences = request.sampling.n
         self._transcript = transcript
         self._replica = replica
@@ -53,7 +57,7 @@ class Generation:
         if delta is None:
             return
         if delta.finish_reason is not None and output.finish_reason is None:
-            self._replica.cancel(self.request_id, output.index)
+            self._replica.cancel(self, output.index)
         self._deltas.put_nowait(delta)
         if self._transcript.has_ended:
             self._replica.release(self, cancel=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections import deque
@@ -58,6 +59,7 @@ class Replica:
         self._on_end = on_end
         self._engine: EngineProcess | None = None
         self._generations: dict[str, Generation] = {}
+        self._numbers = itertools.count()
         self._supervisor: asyncio.Task[None] | None = None
         self._heard_at = 0.0
         self._finished_at: deque[float] = deque(maxlen=64)
@@ -188,8 +190,8 @@ class Replica:
             if message.step is not None:
                 self._on_step(self.number, message.step)
             for output in message.outputs:
-                generation = self._generations.get(output.request_id)
-                if generation is not None:
+                generation = self._generations.get(output.request_id.rpartition("/")[0])
+                if generation is not None and generation.wire_id == output.request_id:
                     self._hand_over(generation, output)
 
     def _hand_over(self, generation: Generation, output: Output) -> None:
@@ -214,10 +216,14 @@ class Replica:
     # -- requests --------------------------------------------------------------------------------
 
     def submit(self, request: Request, transcript: Transcript) -> Generation:
-        """Hand a request to the engine, which must be running."""
+        """Hand a request to the engine, which must be running. There it goes by a name that no
+        other has had: its own may be another's once it is over, of which something may still come.
+        """
         assert self._engine is not None
-        generation = Generation(request, transcript, self)
-        self._engine.send(request)  # first, since it may find that this cannot be sent
+        wire_id = f"{request.request_id}/{next(self._numbers)}"
+        generation = Generation(request, transcript, self, wire_id=wire_id)
+        # first, since it may find that this cannot be sent
+        self._engine.send(msgspec.structs.replace(request, request_id=wire_id))
         self._generations[request.request_id] = generation
         self.load += generation.num_sequences
         return generation
@@ -227,10 +233,10 @@ class Replica:
         assert self._engine is not None
         self._engine.send(ResetPrefixCache())
 
-    def cancel(self, request_id: str, index: int | None = None) -> None:
+    def cancel(self, generation: Generation, index: int | None = None) -> None:
         """Nobody waits for this completion any more, or for none of the request's."""
         if self._engine is not None:
-            self._engine.send(Cancel(request_id=request_id, index=index))
+            self._engine.send(Cancel(request_id=generation.wire_id, index=index))
 
     def release(self, generation: Generation, *, cancel: bool) -> None:
         """A generation is over, or is no longer wanted."""
@@ -239,7 +245,7 @@ class Replica:
         del self._generations[generation.request_id]
         self.load -= generation.num_sequences
         if cancel:
-            self.cancel(generation.request_id)
+            self.cancel(generation)
         else:
             self._finished_at.append(time.monotonic())
 

@@ -76,6 +76,23 @@ def test_a_request_waits_for_its_grammar_while_others_go_on(engine):
     assert engine.stats().num_waiting == 0
 
 
+def test_a_grammar_for_which_nobody_waits_any_more_keeps_nobody_waiting(engine):
+    gate, abandoned = Gate(engine), Grammar.regex("[g-i]{3}")
+    compiled = engine.stats().num_grammars_compiled
+    engine.add(request("one", abandoned))
+    engine.add(request("other", abandoned))
+    engine.add(request("patient", Grammar.regex("[j-l]{3}")))
+    engine.cancel(Cancel(request_id="one"))
+    assert abandoned in engine.grammars._matchers
+    engine.cancel(Cancel(request_id="other"))
+    assert abandoned not in engine.grammars._matchers
+    gate.open()
+    engine.wait()
+    while engine.has_work:
+        engine.step()
+    assert engine.stats().num_grammars_compiled == compiled + 1
+
+
 def test_whoever_waits_for_the_engine_is_told_when_a_grammar_is_ready(engine):
     told = threading.Event()
     engine.grammars.on_ready = told.set

@@ -93,8 +93,17 @@ class Grammars:
         future.add_done_callback(lambda _: self.on_ready())
 
     def cancel(self, request_id: str) -> None:
-        """Nobody waits for this request any more. An unknown id is no error."""
-        self._waiting.pop(request_id, None)
+        """Nobody waits for this request any more. An unknown id is no error.
+
+        A grammar for which nobody else waits is not compiled, unless that has begun: others would
+        wait behind it.
+        """
+        _, future = self._waiting.pop(request_id, (None, None))
+        if future is None or any(each is future for _, each in self._waiting.values()):
+            return
+        if future.cancel():
+            kept = ((each, known) for each, known in self._matchers.items() if known is not future)
+            self._matchers = OrderedDict(kept)
 
     def take_ready(self) -> "list[tuple[Request, Future[LLMatcher]]]":
         """Requests that need not wait any longer, in the order of their arrival."""

@@ -71,3 +71,14 @@ def test_a_token_that_ends_the_text_is_never_a_part_of_it():
     full_stop = tokenizer.encode_within(".")[0]
     trie = token_trie(tokenizer, vocab_size=tokenizer.vocab_size, end_token_ids=[1, full_stop])
     assert trie.is_special_token(full_stop) and trie.eos_tokens == [1, full_stop]
+
+
+def test_tokens_that_were_added_to_the_tokenizer_and_not_to_the_model_are_never_forced():
+    library = KINDS["byte_level"]()
+    size = library.get_vocab_size()
+    library.add_tokens(["yellow"])
+    library.add_special_tokens(["<pad>"])
+    tokenizer = Tokenizer(library, special_tokens=NAMED)
+    trie = token_trie(tokenizer, vocab_size=size, end_token_ids=[1])
+    ids = trie.tokenize_str("a yellow dog")
+    assert max(ids) < size and tokenizer.spell(ids, at_start=False) == b"a yellow dog"

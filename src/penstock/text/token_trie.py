@@ -36,14 +36,18 @@ class _Words:
         self.eos_token_id = end_token_ids[0]
         self.bos_token_id = None
         # a text may end there, but the token is never part of one, whatever it spells
-        self.special_token_ids = sorted({*tokenizer.special_token_ids, *end_token_ids})
+        special = {*tokenizer.special_token_ids, *end_token_ids}
+        self.special_token_ids = sorted(id_ for id_ in special if id_ < vocab_size)
         self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
 
     def __call__(self, text: str) -> list[int]:
-        """Split forced text as the model knows it; a text that the vocabulary cannot spell that way
-        is split greedily.
+        """Split forced text as the model knows it; a text that the vocabulary cannot spell that
+        way, or only with tokens that were not added to the model too, is split greedily.
         """
         if not isinstance(text, str):
             raise TypeError("only text, not bytes: asked so by TokenizerWrapper")
         token_ids = self._tokenizer.encode_within(text)
-        return self.trie.greedy_tokenize(text) if token_ids is None else token_ids
+        if token_ids is None or max(token_ids, default=0) >= self._vocab_size:
+            return self.trie.greedy_tokenize(text)
+        return token_ids

@@ -1,6 +1,7 @@
 """Where an engine's weights come from: the checkpoint, a snapshot, or what was packed before."""
 
 import resource
+import shutil
 import threading
 from pathlib import Path
 
@@ -131,6 +132,14 @@ def test_a_snapshot_decides_how_weights_are_kept(snapshot: Path) -> None:
 def test_a_snapshot_tells_how_large_the_model_is(snapshot: Path) -> None:
     original = prepared(weights="int8").weights
     assert prepared(snapshot).weights.num_parameters == original.num_parameters
+
+
+def test_the_same_weights_in_another_form_do_not_count(tmp_path: Path) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(embedded_model_dir(), model_dir)
+    original = prepared(model_dir).weights
+    (model_dir / "consolidated.safetensors").write_bytes(bytes(2**24))
+    assert prepared(model_dir).weights.num_parameters == original.num_parameters
 
 
 @pytest.mark.parametrize("verify", [True, False])

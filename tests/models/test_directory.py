@@ -47,6 +47,7 @@ def test_a_hub_name_is_fetched_without_code_or_pickles(
     assert (asked["name"], asked["revision"]) == ("someone/model", "v2")
     assert "*.safetensors" in asked["allow_patterns"]
     assert not {"*", "*.py", "*.bin"} & set(asked["allow_patterns"])
+    assert asked["ignore_patterns"] == ["consolidated*.safetensors"]
 
 
 def test_without_a_network_the_remedy_is_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from penstock.engine.transfers import transfers_for
 from penstock.engine.weights import WeightsPlan
 from penstock.kernels.backends import choose_ops, with_flashinfer
 from penstock.kernels.ops import REFERENCE, Ops
+from penstock.models.checkpoint import weight_files
 from penstock.models.decoder import Decoder
 from penstock.models.kv_cache import KVCache, block_bytes
 from penstock.models.loading import ModelConfig, read_config
@@ -219,14 +220,17 @@ def _facts(
     name: str, config: ModelConfig, model_dir: Path, snapshot: Snapshot | None, ops: Ops
 ) -> ModelFacts:
     spec = config.spec
-    weight_bytes = sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
     dtype = str(config.dtype).removeprefix("torch.")
     kept_as = dtype if config.compression is None else config.compression.weights
-    num_parameters = int(weight_bytes / WEIGHT_BYTES[kept_as])
+    if snapshot is None:
+        weight_bytes = sum(path.stat().st_size for path in weight_files(model_dir))
+        num_parameters = int(weight_bytes / WEIGHT_BYTES[kept_as])
+    else:
+        num_parameters = snapshot.origin.num_parameters
     return ModelFacts(
         name=name,
         architecture=config.architecture,
-        num_parameters=snapshot.origin.num_parameters if snapshot else num_parameters,
+        num_parameters=num_parameters,
         packed_as=snapshot.origin.weights if snapshot else None,
         checkpoint_dtype=dtype,
         checkpoint_weights=kept_as,

@@ -28,7 +28,7 @@ class Checkpoint:
 
     def __init__(self, model_dir: Path) -> None:
         self.tensors: dict[str, Stored] = {}
-        for path, expected in _files(model_dir).items():
+        for path, expected in weight_files(model_dir).items():
             self._open(path, expected)
 
     def __enter__(self) -> "Checkpoint":
@@ -61,8 +61,10 @@ class Checkpoint:
         self.tensors |= found
 
 
-def _files(model_dir: Path) -> Mapping[Path, set[str]]:
-    """The files to open, with the tensors that must be in them."""
+def weight_files(model_dir: Path) -> Mapping[Path, set[str]]:
+    """The files to open, with the tensors that must be in them. Others may lie beside them, such as
+    the same weights in another form. Raises `ModelError` if there are none.
+    """
     if (model_dir / SINGLE).is_file():
         return {model_dir / SINGLE: set()}
     if (model_dir / INDEX).is_file():

@@ -15,6 +15,8 @@ NEEDED = [
 ]
 """What of a hub repository is fetched: configuration, weights without code, tokenizer, templates.
 """
+SUPERFLUOUS = ["consolidated*.safetensors"]
+"""The same weights once more, under the names that their makers' own code gives them."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _TERMS = ("LICENSE*", "NOTICE*")
 
@@ -52,7 +54,11 @@ def _from_hub(name: str, revision: str | None) -> Path:
     )
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=NEEDED))
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=NEEDED, ignore_patterns=SUPERFLUOUS
+            )
+        )
     except HFValidationError as error:
         raise ModelError(
             f"{name!r} is neither a directory nor a name on the Hugging Face hub."

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from penstock.engine.transfers import pack, packed_bytes, unpack
+from penstock.engine.transfers import LARGEST_KEPT, _Pinned, pack, packed_bytes, unpack
 
 ARRAYS = [
     np.arange(5),
@@ -37,3 +37,12 @@ def test_each_begins_where_a_kernel_likes_it() -> None:
     memory = torch.empty(packed_bytes(ARRAYS), dtype=torch.uint8)
     starts = [tensor.data_ptr() - memory.data_ptr() for tensor in unpack(memory, ARRAYS)]
     assert all(start % 64 == 0 for start in starts)
+
+
+def test_what_one_large_step_sends_is_not_kept_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory, **rest: empty(*size, **rest))
+    buffer = _Pinned()
+    for num_bytes in (1, LARGEST_KEPT - 1, LARGEST_KEPT, 3 * LARGEST_KEPT, 64):
+        assert buffer.room(num_bytes).numel() == num_bytes
+        assert buffer.memory.numel() <= LARGEST_KEPT

@@ -19,6 +19,10 @@ NUM_BUFFERS = 64
 """Pinned buffers that take turns: more than two steps need, however many options their requests
 have, since what a step sends waits behind the step before it, and nobody is to wait for that.
 """
+LARGEST_KEPT = 2**20
+"""Bytes of a buffer at most: 64 that have each held a large batch's penalties or watermarks would
+come to gigabytes. Torch keeps larger pieces until they are sent, and gives them out again.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +89,13 @@ class _Pinned:
 
     def room(self, num_bytes: int) -> Tensor:
         """So many bytes that nobody reads any more."""
+        if num_bytes > LARGEST_KEPT:
+            return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
         if self.sent is not None:
             self.sent.synchronize()
         if self.memory.numel() < num_bytes:
-            self.memory = torch.empty(2 * num_bytes, dtype=torch.uint8, pin_memory=True)
+            size = min(2 * num_bytes, LARGEST_KEPT)
+            self.memory = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         return self.memory[:num_bytes]
 
 

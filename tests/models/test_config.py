@@ -89,6 +89,16 @@ def test_rotary_options_in_both_spellings(tmp_path: Path) -> None:
     assert isinstance(old.scaling, Llama3Scaling)
 
 
+def test_a_scaling_added_by_hand_leaves_the_base_that_the_checkpoint_names(tmp_path: Path) -> None:
+    rope = rope_of(
+        tmp_path,
+        rope_theta=...,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        rope_scaling={"type": "linear", "factor": 2.0},
+    )
+    assert rope.theta == 1e6 and rope.scaling is not None
+
+
 def test_the_oldest_spelling_of_a_rope_type(tmp_path: Path) -> None:
     scaling = {"type": "linear", "factor": 2.0}
     assert rope_of(tmp_path, rope_scaling=scaling).scaling is not None

@@ -72,16 +72,22 @@ def rope(config: HfConfig, head_dim: int, *, partial: bool = False) -> Rope:
 
 
 def _gathered(config: HfConfig) -> dict[str, Any]:
-    """One mapping of all rotary options. What stands inside it wins over what stands beside it."""
-    found = config.value("rope_scaling", None) or config.value("rope_parameters", None) or {}
+    """One mapping of all rotary options. What stands inside it wins over what stands beside it. New
+    checkpoints have all of it inside rope_parameters, to which people add a rope_scaling by hand.
+    """
+    parameters = config.value("rope_parameters", None) or {}
+    found = config.value("rope_scaling", None) or parameters
     if not isinstance(found, Mapping) or any(
         isinstance(value, Mapping) for value in found.values()
     ):
         raise ModelError(
             "config.json: rope parameters that differ between layers are not supported."
         )
+    theta = parameters.get("rope_theta") if isinstance(parameters, Mapping) else None
     beside = {
-        "rope_theta": config.value("rope_theta", config.value("rotary_emb_base", 10_000.0)),
+        "rope_theta": config.value(
+            "rope_theta", config.value("rotary_emb_base", 10_000.0 if theta is None else theta)
+        ),
         "partial_rotary_factor": config.value(
             "partial_rotary_factor", config.value("rotary_pct", 1.0)
         ),

@@ -179,3 +179,9 @@ def test_parameters_that_are_no_keywords_are_refused(properties):
     tool = CallableTool("f", {"type": "object", "properties": properties}, False)
     with pytest.raises(InvalidRequest, match="parameters of f cannot be written as keyword"):
         grammar(tool, format=PYTHONIC)
+
+
+def test_what_is_required_must_be_a_list():
+    schema = {"type": "object", "properties": {"a": {}}, "required": 5}
+    with pytest.raises(InvalidRequest, match="that f requires are no list"):
+        grammar(CallableTool("f", schema, False), format=PYTHONIC)

@@ -103,8 +103,10 @@ def _python_call(name: str, schema: dict[str, Any]) -> str:
         raise InvalidRequest(
             f"The parameters of {name} cannot be written as keyword arguments.", param="tools"
         )
+    required = schema.get("required") or []
+    if not isinstance(required, list):
+        raise InvalidRequest(f"The parameters that {name} requires are no list.", param="tools")
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    required = schema.get("required", [])
     values = {
         key: f"{_quoted(key + '=')} %json {json.dumps({**shared, **_object(value)})}"
         for key, value in properties.items()

@@ -4,6 +4,7 @@ import mmap
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from penstock.engine.engine import Engine
 from penstock.kernels.recording import NotRecorded
+from penstock.kernels.triton import recording as gpu_recording
 from penstock.vocabulary.sampling_params import SamplingParams
 from tests.engine.test_laws import DRAWN, GREEDY, OTHERS, PROMPT
 from tests.engine.tiny_engine import continuation, make_engine, run, tokens
@@ -176,3 +178,15 @@ class TestRecorder:
             "sys.exit('torch._dynamo' in sys.modules)"
         )
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_gpu_without_memory_for_a_recording_computes_as_it_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def compute() -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", lambda _: nullcontext())
+    with pytest.raises(NotRecorded, match="no memory left"):
+        gpu_recording.record(compute)

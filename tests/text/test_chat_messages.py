@@ -24,9 +24,24 @@ def test_text_parts_become_one_text_a_line_each():
     assert messages[0]["content"] is parts
 
 
-@pytest.mark.parametrize("message", [{"role": "a", "content": None}, {"role": "a"}])
-def test_other_content_stays_as_it_is(message):
-    assert for_template([message]) == [message]
+@pytest.mark.parametrize("more", [{"content": None}, {}, {"content": None, "tool_calls": None}])
+def test_whoever_says_and_calls_nothing_says_an_empty_text(more):
+    assert for_template([{"role": "a", **more}]) == [{"role": "a", "content": ""}]
+
+
+def test_beside_calls_no_content_is_another_thing_than_an_empty_one():
+    [message] = for_template([called_with("{}")])
+    assert message["content"] is None
+
+
+def test_an_empty_list_of_calls_is_none():
+    message = {"role": "assistant", "content": "Hi"}
+    assert for_template([{**message, "tool_calls": []}]) == [message]
+
+
+def test_a_refusal_reads_as_what_was_said():
+    parts = [{"type": "refusal", "refusal": "I can't."}]
+    assert for_template([{"role": "assistant", "content": parts}])[0]["content"] == "I can't."
 
 
 def test_an_unsupported_part_is_refused_by_type():

@@ -9,6 +9,9 @@ from penstock.vocabulary.errors import InvalidRequest
 
 Message = dict[str, Any]
 
+_TEXT_PARTS = ("text", "refusal")
+"""Types of content parts that are text, each in a field of the same name."""
+
 
 class Arguments(dict[str, Any]):
     """The arguments of a tool call in a conversation.
@@ -40,8 +43,9 @@ class Arguments(dict[str, Any]):
 def for_template(messages: list[Message], *, knows_developer: bool = False) -> list[Message]:
     """The same conversation as templates know it.
 
-    Content in parts becomes one text, a line per part; the arguments of past tool calls become
-    objects; a developer is called system, unless the template knows the former.
+    Content in parts becomes one text, a line per part, and null an empty one where nothing is
+    called; an empty list of tool calls is left out; the arguments of past calls become objects; a
+    developer is called system, unless the template knows the former.
     """
     readable = [_readable(message) for message in messages]
     for message in readable:
@@ -56,6 +60,10 @@ def _readable(message: Message) -> Message:
         changed["content"] = _as_text(message["content"])
     if message.get("tool_calls"):
         changed["tool_calls"] = [_with_arguments(call) for call in message["tool_calls"]]
+        return changed
+    changed.pop("tool_calls", None)  # many templates ask only whether there is a list
+    if changed.get("content") is None:
+        changed["content"] = ""  # else they would write "None", or fail
     return changed
 
 
@@ -91,13 +99,13 @@ def _text_of_part(part: object) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(part, dict) or not isinstance(kind, str):
         raise InvalidRequest("A content part must be an object with a type.", param="messages")
-    if kind != "text":
+    if kind not in _TEXT_PARTS:
         raise InvalidRequest(
             f"Content parts of type {kind} are not supported.",
             param="messages",
             remedy="Send text parts only.",
         )
-    text = part.get("text")
+    text = part.get(kind)
     if not isinstance(text, str):
-        raise InvalidRequest("A text part must have a text.", param="messages")
+        raise InvalidRequest(f"A {kind} part must have a {kind}.", param="messages")
     return text

@@ -63,6 +63,10 @@ async def test_the_parameters_reach_the_engine_under_either_of_their_names():
     params = llm.last.params
     assert (params.max_tokens, params.temperature, params.top_k) == (7, 0.0, 3)
     assert (params.stop, params.stop_token_ids) == (["x"], [5])
+    await scored(texts("a", max_tokens=9, stop_token_ids=[7], eos_token_id=[5, 6]), llm)
+    assert (llm.last.params.max_tokens, llm.last.params.stop_token_ids) == (9, [7, 5, 6])
+    await scored(texts("a", stop_token_ids=None, eos_token_id=5), llm)
+    assert llm.last.params.stop_token_ids == [5]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,8 @@ async def test_the_parameters_reach_the_engine_under_either_of_their_names():
         ({**texts("a"), "params": {}}, "params stand beside a list of texts"),
         (texts("a", max_new_token=5), "max_new_token. Did you mean max_new_tokens?"),
         (texts("a", max_new_tokens=5, max_gen_len=6), "max_new_tokens and max_gen_len differ"),
+        (texts("a", max_tokens=[5]), "max_tokens: Expected `int | null`"),
+        (texts("a", stop_token_ids=5, eos_token_id=5), "stop_token_ids: Expected `array | null`"),
         (texts("a", best_of=2), "best_of is not supported yet"),
         (texts("a", use_beam_search=True), "use_beam_search is not supported yet"),
         (texts("a", n=2), "/score answers each prompt with one text"),

@@ -36,6 +36,7 @@ class ScoreParameters(msgspec.Struct, frozen=True, kw_only=True):
         int | None, _about("Most tokens to generate; 256 unless the model says otherwise.")
     ] = None
     max_gen_len: Annotated[int | None, _about("Another name of max_new_tokens.")] = None
+    max_tokens: Annotated[int | None, _about("Another name of max_new_tokens.")] = None
     do_sample: Annotated[bool | None, _about("False takes the likeliest token.")] = None
     return_full_text: Annotated[bool, _about("Begin the answer to a text with that text.")] = True
     add_generation_prompt: Annotated[
@@ -44,6 +45,7 @@ class ScoreParameters(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_id: Annotated[int | list[int] | None, _about("Further tokens that end the text.")] = (
         None
     )
+    stop_token_ids: Annotated[list[int] | None, _about("The same.")] = None
     use_beam_search: Annotated[bool, _about("Not supported yet; false passes.")] = False
     best_of: Annotated[int, _about("Not supported yet; 1 passes.")] = 1
 
@@ -62,15 +64,15 @@ def understood(
     own = converted({name: given[name] for name in own_names if name in given}, ScoreParameters)
     _check_supported(own)
     options = {name: value for name, value in given.items() if name not in own_names}
-    max_tokens = _max_tokens(own, options)
+    max_tokens = _max_tokens(own)
     options = {"max_tokens": DEFAULT_MAX_TOKENS, **defaults, **options}
     if max_tokens is not None:
         options["max_tokens"] = max_tokens
     if own.do_sample is False:
         options["temperature"] = 0.0
-    if own.eos_token_id is not None:
-        ids = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
-        options["stop_token_ids"] = [*options.get("stop_token_ids", ()), *ids]
+    ends = [own.eos_token_id] if isinstance(own.eos_token_id, int) else own.eos_token_id or []
+    if stop_token_ids := [*(own.stop_token_ids or ()), *ends]:
+        options["stop_token_ids"] = stop_token_ids
     params = sampling_params_from(options, also_known=[*own_names, *IGNORED])
     _check_one_text(params)
     return own, params, max_tokens is not None
@@ -98,13 +100,9 @@ def _check_one_text(params: SamplingParams) -> None:
             )
 
 
-def _max_tokens(own: ScoreParameters, options: dict[str, Any]) -> int | None:
-    names = {
-        "max_new_tokens": own.max_new_tokens,
-        "max_gen_len": own.max_gen_len,
-        "max_tokens": options.pop("max_tokens", None),
-    }
-    given = {name: value for name, value in names.items() if value is not None}
+def _max_tokens(own: ScoreParameters) -> int | None:
+    names = ("max_new_tokens", "max_gen_len", "max_tokens")
+    given = {name: value for name in names if (value := getattr(own, name)) is not None}
     if len(set(given.values())) > 1:
         first, second = list(given)[:2]
         raise InvalidRequest(f"{first} and {second} differ.", param=second)

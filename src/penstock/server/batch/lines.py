@@ -9,6 +9,8 @@ import msgspec
 from penstock.server.sse import one_line
 
 _CHUNK_BYTES = 1 << 16
+_MOST_TOLD = 100
+_URL = re.compile(r"/[!-~]{0,1000}")
 _NUMBERED_ID = re.compile(r"batch_req_([1-9][0-9]{0,17})")
 
 
@@ -125,10 +127,9 @@ def request_of(line: Line) -> BatchRequest:
 def _check(request: BatchRequest) -> None:
     if request.method != "POST":
         raise BadLine("invalid_method", f"The method is {request.method!r}; it must be POST.")
-    if not request.url.startswith("/"):
-        raise BadLine(
-            "invalid_url", f"The url is {request.url!r}; it must be like /v1/completions."
-        )
+    if not _URL.fullmatch(request.url):
+        told = request.url[:_MOST_TOLD]
+        raise BadLine("invalid_url", f"The url is {told!r}; it must be like /v1/completions.")
     try:
         streamed = _decode_streamed(request.body).stream
     except _UNREADABLE:

@@ -101,6 +101,23 @@ def test_a_body_may_come_in_any_number_of_chunks(url):
     assert httpx.post(f"{url}/v1/completions", content=chunks()).status_code == 200
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_wish_for_another_protocol_is_ignored_and_the_body_is_read(url, apart):
+    """Java's HTTP client asks every server for HTTP/2 so."""
+    body = b'{"prompt": "a"}'
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nhost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\ncontent-length: 15\r\n\r\n"
+    )
+    with connected(url) as connection:
+        for part in (head, body) if apart else (head + body,):
+            connection.sendall(part)
+            time.sleep(0.05)
+        assert b"200 OK" in connection.recv(65536)
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        assert b"200 OK" in rest_of(connection)
+
+
 def test_a_large_body_behind_small_headers_is_none_of_that(url):
     body = {"prompt": "x" * 500, "max_tokens": 1, "user": "y" * 20_000}
     assert httpx.post(f"{url}/v1/completions", json=body).status_code == 200

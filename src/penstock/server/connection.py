@@ -6,6 +6,7 @@ connections at will (CVE-2025-48956 was that, and the slow-loris and slow-read a
 """
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +19,8 @@ from penstock.server.front import Front
 LEAST_TAKEN_BYTES = 32 * 1024
 """Of what waits for a client: so much it must take within the time, or all."""
 
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+
 
 class LimitedConnection(HttpToolsProtocol):
     """uvicorn's protocol within the limits of `front`'s settings, for `limited_to` to bind."""
@@ -26,6 +29,7 @@ class LimitedConnection(HttpToolsProtocol):
     _refusal: HttpError | None = None
     _has_heard_enough = False
     _has_got_on = False
+    _is_in_head = True
     _idle_since = 0.0
     _num_held_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
@@ -74,7 +78,7 @@ class LimitedConnection(HttpToolsProtocol):
         if self._deadline is None:
             self._expect_a_request()
         self._has_got_on = False
-        super().data_received(data)
+        super().data_received(_without_upgrade(data) if self._is_in_head else data)
         if self._has_got_on:
             self._num_held_bytes = 0
             return
@@ -151,6 +155,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._has_got_on = True
+        self._is_in_head = False
         if sum(len(name) + len(value) for name, value in self.headers) > self._max_head_bytes:
             self._give_up(_head_too_large(self._max_head_bytes))
         super().on_headers_complete()
@@ -161,6 +166,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._has_got_on = True
+        self._is_in_head = True
         self._expect_nothing()
         super().on_message_complete()
 
@@ -213,6 +219,15 @@ class LimitedConnection(HttpToolsProtocol):
 def limited_to(front: Front) -> type[LimitedConnection]:
     """The protocol of a server's connections."""
     return type("Connection", (LimitedConnection,), {"front": front})
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The same, but that a head in it wishes for no other protocol, such as HTTP/2 as Java's own
+    client does of everyone. None is spoken here; the wish may be ignored, but the parser would take
+    the body for what is said in that protocol.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
 
 
 def _head_too_large(most: int) -> HttpError:

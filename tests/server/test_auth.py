@@ -150,11 +150,20 @@ async def test_without_keys_a_page_from_elsewhere_may_not_make_its_reader_s_brow
     assert refused.json()["error"]["code"] == "cross_origin"
     assert "--cors-origin https://evil.example" in refused.json()["error"]["message"]
     assert (await client_at().post(**ask, headers={"origin": "null"})).status_code == 403
-    own = {"origin": "http://penstock"}
+    own = {"origin": "http://127.0.0.1:8000", "host": "127.0.0.1:8000"}
     assert (await client_at().post(**ask, headers=own)).status_code == 200
     locked = client_at(api_keys=("k",))
     headers = {"origin": "https://evil.example", **bearer("k")}
     assert (await locked.post(**ask, headers=headers)).status_code == 200
+
+
+async def test_nor_may_a_page_that_has_its_own_name_resolved_to_this_machine(client_at):
+    ask = {"url": "/v1/completions", "json": {"prompt": "a"}}
+    name = {"origin": "http://evil.example:8000", "host": "evil.example:8000"}
+    assert (await client_at().post(**ask, headers=name)).status_code == 403
+    allowed = client_at(cors_origins=("http://evil.example:8000",))
+    for client in (client_at(host="0.0.0.0"), allowed):
+        assert (await client.post(**ask, headers=name)).status_code == 200
 
 
 async def test_answers_are_for_no_page_unless_its_origin_is_allowed(client_at):

@@ -30,6 +30,7 @@ class Auth:
         self._app = app
         self._keys = front.keys
         self._cors_origins = front.settings.cors_origins
+        self._is_local = is_loopback(front.settings.host)
         self._open = {
             (endpoint.method, endpoint.path)
             for endpoint in endpoints
@@ -44,7 +45,7 @@ class Auth:
         if scope["type"] != "http" or self._is_open(scope["method"], scope["path"]):
             return await self._app(scope, receive, send)
         if not self._keys:
-            _check_origin(scope, self._cors_origins)
+            _check_origin(scope, self._cors_origins, is_local=self._is_local)
             return await self._app(scope, receive, send)
         key = visit_of(scope).key = _key_of(scope, self._keys)
         with key.quota.request():
@@ -101,12 +102,18 @@ def _header(scope: Scope, wanted: bytes) -> bytes:
     return bytes(next(found, b"")).strip()
 
 
-def _check_origin(scope: Scope, allowed: Collection[str]) -> None:
-    """Without keys a browser on this machine is let in, and with it any page that it shows."""
+def _check_origin(scope: Scope, allowed: Collection[str], *, is_local: bool) -> None:
+    """Without keys a browser on this machine is let in, and with it any page that it shows.
+
+    Our own pages may ask, but where the server `is_local` they come by a loopback's name: with
+    another, they may be anybody's who has had that name resolved to 127.0.0.1 (DNS rebinding).
+    """
     origin = _header(scope, b"origin").decode("latin-1")
     if not origin or scope["method"] in _READING or not {"*", origin}.isdisjoint(allowed):
         return
-    if _place(origin.encode("latin-1")).netloc.encode("latin-1") != _header(scope, b"host"):
+    place = _place(origin.encode("latin-1"))
+    is_ours = place.netloc.encode("latin-1") == _header(scope, b"host")
+    if not is_ours or (is_local and not is_loopback(place.hostname or "")):
         raise HttpError(
             403,
             f"Pages from {origin} may not use this server. Start it with --cors-origin {origin} "

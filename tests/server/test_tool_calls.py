@@ -184,7 +184,7 @@ async def test_past_calls_and_their_results_are_part_of_the_conversation():
     )
 
 
-@pytest.mark.parametrize("arguments", ['{"city": ', "", {"city": "Köln"}])
+@pytest.mark.parametrize("arguments", ['{"city": ', "", None, {"city": "Köln"}])
 async def test_past_arguments_may_be_malformed_missing_or_an_object(arguments):
     llm = ScriptedLLM(chat_template=CHATML.source)
     call = {"id": "x", "type": "function", "function": {"name": "f", "arguments": arguments}}

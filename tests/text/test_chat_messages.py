@@ -39,9 +39,16 @@ def test_an_empty_list_of_calls_is_none():
     assert for_template([{**message, "tool_calls": []}]) == [message]
 
 
-def test_a_refusal_reads_as_what_was_said():
-    parts = [{"type": "refusal", "refusal": "I can't."}]
-    assert for_template([{"role": "assistant", "content": parts}])[0]["content"] == "I can't."
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "refusal", "refusal": "I can't."},
+        {"type": "output_text", "text": "I can't.", "annotations": []},
+        {"type": "input_text", "text": "I can't."},
+    ],
+)
+def test_parts_that_say_something_by_other_names_read_as_what_was_said(part):
+    assert for_template([{"role": "assistant", "content": [part]}])[0]["content"] == "I can't."
 
 
 def test_an_unsupported_part_is_refused_by_type():

@@ -9,8 +9,10 @@ from penstock.vocabulary.errors import InvalidRequest
 
 Message = dict[str, Any]
 
-_TEXT_PARTS = ("text", "refusal")
-"""Types of content parts that are text, each in a field of the same name."""
+_TEXT_FIELDS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Types of content parts that are text, and the fields that hold it. The second and the third are
+those of /v1/responses, which agents send everywhere.
+"""
 
 
 class Arguments(dict[str, Any]):
@@ -78,7 +80,7 @@ def _arguments(given: Any) -> Any:
     """Malformed arguments are what a model has really said, so they stay as they are."""
     if isinstance(given, dict):
         return Arguments(given)
-    if not isinstance(given, str):
+    if not isinstance(given, str | None):
         return given
     try:
         values = json.loads(given or "{}")
@@ -99,13 +101,14 @@ def _text_of_part(part: object) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(part, dict) or not isinstance(kind, str):
         raise InvalidRequest("A content part must be an object with a type.", param="messages")
-    if kind not in _TEXT_PARTS:
+    field = _TEXT_FIELDS.get(kind)
+    if field is None:
         raise InvalidRequest(
             f"Content parts of type {kind} are not supported.",
             param="messages",
             remedy="Send text parts only.",
         )
-    text = part.get(kind)
+    text = part.get(field)
     if not isinstance(text, str):
-        raise InvalidRequest(f"A {kind} part must have a {kind}.", param="messages")
+        raise InvalidRequest(f"A {kind} part must have a {field}.", param="messages")
     return text

@@ -53,10 +53,12 @@ ToolChoice = Literal["none", "auto", "required"] | NamedTool
 
 
 class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A call in a conversation. The arguments are JSON text; an object is understood, too."""
+    """A call in a conversation. The arguments are JSON text; an object is understood, too, and null
+    are none.
+    """
 
     name: str
-    arguments: str | dict[str, Any] = ""
+    arguments: str | dict[str, Any] | None = None
 
 
 class PastCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

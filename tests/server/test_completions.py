@@ -103,6 +103,17 @@ async def test_a_stop_string_ends_the_text_and_is_named():
     )
 
 
+@pytest.mark.parametrize("tokens_per_step", [1, 2, 7])
+async def test_no_stop_string_ends_the_text_before_min_tokens(tokens_per_step):
+    """As in vLLM (https://github.com/vllm-project/vllm/pull/22014), and in MII."""
+    llm = ScriptedLLM(Script("a, b, c", tokens_per_step=tokens_per_step))
+    answer = await completion(llm, prompt="a", stop=[", "], min_tokens=3)
+    (choice,) = answer["choices"]
+    assert (choice["text"], choice["stop_reason"]) == ("a, b", ", ")
+    for chunk in (await streamed(llm, prompt="a", stop=[", "], min_tokens=3))[:-1]:
+        assert chunk["choices"][0]["text"] in "a, b"
+
+
 @pytest.mark.parametrize(
     "prompt, expected",
     [

@@ -51,6 +51,22 @@ def test_any_cutting_of_the_text_stops_where_the_whole_text_does(text, stop, cut
         assert streamed(text, cuts, stop, include_in_output=True) == (text[:end], string)
 
 
+@given(TEXTS, TEXTS, STOPS, st.booleans())
+def test_a_text_that_may_not_end_yet_ends_at_what_becomes_complete_later(kept, rest, stop, whole):
+    text, stops = kept + rest, StopStrings(stop, include_in_output=whole)
+    shown, found = stops.add(kept, may_end=False)
+    assert found is None
+    more, found = stops.add(rest)
+    ends = range(len(kept) + 1, len(text) + 1)
+    end = next((end for end in ends if text[:end].endswith(tuple(stop))), None)
+    if end is None:
+        assert (shown + more + stops.finish(), found) == (text, None)
+    else:
+        string = max((each for each in stop if text[:end].endswith(each)), key=len)
+        expected = text[:end] if whole else text[: end - len(string)]
+        assert (shown + more, found) == (expected, string)
+
+
 @given(TEXTS, STOPS)
 def test_exactly_what_may_yet_become_a_stop_string_is_withheld(text, stop):
     stops, shown = StopStrings(stop), ""
@@ -132,14 +148,8 @@ def test_what_a_string_is_like_is_found_out_once_for_all_completions():
 
 def test_a_stop_string_that_comes_too_early_is_text_like_any_other():
     stops = StopStrings(["ab"])
-    assert stops.skip("xabababa") == "xababab"
+    assert stops.add("xabababa", may_end=False) == ("xababab", None)
     assert stops.add("b and ab") == ("", "ab")
     overlapping = StopStrings(["aa"])
-    assert overlapping.skip("aaa") == "aa"
+    assert overlapping.add("aaa", may_end=False) == ("aa", None)
     assert overlapping.finish() == "a"
-
-
-def test_a_stop_string_that_comes_too_early_is_shown_whatever_is_kept_back():
-    stops = StopStrings(["ab"], include_in_output=True)
-    assert stops.skip("xaba") == "xaba"
-    assert stops.add("b.") == ("b", "ab")

@@ -23,22 +23,26 @@ class _Completion:
         self.stop_strings = StopStrings(
             params.stop_strings, include_in_output=params.include_stop_str_in_output
         )
-        self.num_early = params.min_tokens
-        """Tokens to come that no stop string may end the text with."""
         self.has_ended = False
+        self._num_to_keep = params.min_tokens  # tokens, whose text ends nothing
 
     def add(self, output: Output) -> tuple[str, str | None]:
         """(text to show, the stop string that ended it or None)."""
-        early, late = output.token_ids[: self.num_early], output.token_ids[self.num_early :]
-        self.num_early -= len(early)
-        before = self.stop_strings.skip(self.detokenizer.add(early)) if early else ""
-        text, stop = self.stop_strings.add(self.detokenizer.add(late))
-        text = before + text
+        text, stop = self._read(output.token_ids)
         if stop is None and output.finish_reason is not None:
             last, stop = self.stop_strings.add(self.detokenizer.finish())
             text += last if stop is not None else last + self.stop_strings.finish()
         self.has_ended = stop is not None or output.finish_reason is not None
         return text, stop
+
+    def _read(self, token_ids: list[int]) -> tuple[str, str | None]:
+        if not self._num_to_keep:
+            return self.stop_strings.add(self.detokenizer.add(token_ids))
+        kept, others = token_ids[: self._num_to_keep], token_ids[self._num_to_keep :]
+        self._num_to_keep -= len(kept)
+        text, _ = self.stop_strings.add(self.detokenizer.add(kept), may_end=False)
+        rest, stop = self.stop_strings.add(self.detokenizer.add(others))
+        return text + rest, stop
 
 
 class Transcript:

@@ -17,29 +17,28 @@ class StopStrings:
         self._withheld = ""
         self._found: str | None = None
 
-    def add(self, text: str) -> tuple[str, str | None]:
+    def add(self, text: str, *, may_end: bool = True) -> tuple[str, str | None]:
         """The text that is now safe to show, and the stop string that ended it, if one did.
 
-        Once the text has ended, whatever else is added is not part of it.
+        Once the text has ended, whatever else is added is not part of it. Where it may not end yet,
+        stop strings that become complete are text; one that has only begun may end it later.
         """
         if self._found is not None:
             return "", self._found
+        if not may_end:
+            for search in self._searches:
+                search.skip(text)
+            return self._safe(text), None
         found, end = self._first_found(text)
         if found is not None:
             self._found = found.string
             shown = self._withheld + text[:end]
             self._withheld = ""
             return (shown if self._include_in_output else shown[: -len(found.string)]), found.string
-        if self._include_in_output:
-            return text, None
-        return self._keep_back(self._withheld + text), None
+        return self._safe(text), None
 
-    def skip(self, text: str) -> str:
-        """The text that is now safe to show, if this piece is too early for any stop string to
-        count. One that only begins in it does.
-        """
-        for search in self._searches:
-            search.skip(text)
+    def _safe(self, text: str) -> str:
+        """What may be shown once `text` has come and ends nothing."""
         return text if self._include_in_output else self._keep_back(self._withheld + text)
 
     def finish(self) -> str:
@@ -97,9 +96,10 @@ class _Search:
         return None
 
     def skip(self, text: str) -> None:
-        """Read on, past every place where the string becomes complete."""
+        """Read on, whatever becomes complete."""
         while (end := self.advance(text)) is not None:
-            text, self.matched_len = text[end:], self._borders[-1]
+            text = text[end:]
+            self.matched_len = self._borders[-1]
 
 
 @functools.lru_cache(maxsize=64)

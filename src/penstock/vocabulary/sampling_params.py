@@ -53,8 +53,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Meta(
             ge=0,
             le=LARGEST,
-            description="No end-of-text or stop token may be drawn before this many, and no stop "
-            "string counts.",
+            description="The text does not end before this many tokens: no end-of-text or stop "
+            "token is drawn, and no stop string heeded.",
         ),
     ] = 0
     temperature: Annotated[

@@ -172,6 +172,29 @@ async def test_azure_s_paths_have_azure_s_defaults_and_openai_s_their_own():
 
 
 @pytest.mark.parametrize(
+    "path, body",
+    [("/completions", {"prompt": "a" * 900}), ("/chat/completions", {"messages": CHAT})],
+)
+async def test_azure_s_default_length_is_cut_to_the_context_as_nobody_asked_for_it(path, body):
+    llm = ScriptedLLM(max_model_len=910 if "prompt" in body else 100)
+    async with azureml(llm) as client:
+        assert (await client.post(path, json=body)).status_code == 200
+        room = llm.max_model_len - len(llm.last.request.prompt_token_ids)
+        assert llm.last.params.max_tokens == room
+        assert (await client.post(path, json={**body, "max_tokens": 256})).status_code == 422
+
+
+async def test_azure_s_default_temperature_is_no_wish_that_a_beam_search_cannot_heed():
+    top = ((72, -0.5), (73, -1.0), (74, -2.0))
+    llm = ScriptedLLM(Script("Hello!", top=top))
+    body = {"prompt": "a", "use_beam_search": True, "n": 2, "max_tokens": 2}
+    async with azureml(llm) as client:
+        header = {"extra-parameters": "pass-through"}
+        answer = await client.post("/completions", json=body, headers=header)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
     "header, status, top_k",
     [({}, 400, None), ({"extra-parameters": "error"}, 400, None),
      ({"extra-parameters": "drop"}, 200, 0), ({"extra-parameters": "pass-through"}, 200, 4),

@@ -54,7 +54,7 @@ class Door:
     """One path. `extra` is what becomes of extra parameters unless the header says otherwise."""
 
     task: str
-    create: Callable[[Front, Request], Awaitable[Response]]
+    create: Callable[..., Awaitable[Response]]
     defaults: dict[str, Any]
     extra: str
 
@@ -66,14 +66,9 @@ class Door:
         safety = front.content_safety
         if safety is not None:
             await _check_safe(values, safety)
-        response = await self.create(front, _with_body(request, self._completed(values)))
+        request = _with_body(request, values)
+        response = await self.create(front, request, defaults=self.defaults)
         return response if safety is None else SafeAnswer(response, safety)
-
-    def _completed(self, values: dict[str, Any]) -> dict[str, Any]:
-        has_length = values.get("max_completion_tokens") is not None
-        skipped = {"max_tokens"} if has_length else set()
-        missing = {name for name in self.defaults if values.get(name) is None} - skipped
-        return {**values, **{name: self.defaults[name] for name in missing}}
 
 
 class SafeAnswer(Response):

@@ -19,10 +19,13 @@ from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.sampling_params import SamplingParams
 
 
-async def create(front: Front, request: Request) -> Response:
+async def create(
+    front: Front, request: Request, *, defaults: dict[str, Any] | None = None
+) -> Response:
     """Continues a conversation."""
     values = parse_object(await request.body())
-    defaults = {"max_tokens": front.llm.max_model_len, **front.llm.sampling_defaults}
+    models = {"max_tokens": front.llm.max_model_len, **front.llm.sampling_defaults}
+    defaults = {**models, **(defaults or {})}
     body, params = decode_body(values, ChatBody, defaults)
     front.check_model(body.model)
     params = _with_chat_options(params, body, values)

@@ -27,13 +27,16 @@ from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.sampling_params import SamplingParams
 
 
-async def create(front: Front, request: Request) -> Response:
+async def create(
+    front: Front, request: Request, *, defaults: dict[str, Any] | None = None
+) -> Response:
     """Continues one or several texts."""
     values = parse_object(await request.body())
     echo_only = _asks_for_no_token(values)
     if echo_only:
         values["max_tokens"] = 1
-    body, params = decode_body(values, CompletionBody, front.llm.sampling_defaults)
+    defaults = {**front.llm.sampling_defaults, **(defaults or {})}
+    body, params = decode_body(values, CompletionBody, defaults)
     front.check_model(body.model)
     is_given = values.get("max_tokens") is not None
     job = await _understood(front, body, params, max_tokens_given=is_given, echo_only=echo_only)

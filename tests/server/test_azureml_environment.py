@@ -152,6 +152,10 @@ def test_what_has_no_effect_is_said_and_why(plain):
         ({"TASK_TYPE": "fill-mask"}, "'fill-mask' is not served"),
         ({"TENSOR_PARALLEL": "2"}, "TENSOR_PARALLEL is set"),
         ({"AML_LORA_MODULES": "a=b"}, "LORA_MODULES is set"),
+        (
+            {"TASK_TYPE": "text-generation", "AZUREML_LOG_LEVEL": "loud"},
+            "AZUREML_LOG_LEVEL is 'loud'",
+        ),
         ({"TASK_TYPE": "text-generation", "MAX_MODEL_LEN": "much"}, "MAX_MODEL_LEN: Expected"),
         (
             {"TASK_TYPE": "text-generation", "MAX_MODEL_LEN": "1", "MAX_TOTAL_TOKENS": "2"},

@@ -4,6 +4,7 @@ Values are never logged or shown, only the names of variables: some hold secrets
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,11 +107,19 @@ def deployment_from(environment: Mapping[str, str]) -> Deployment:
         engine=_made(EngineSettings, values),
         front=_made(FrontSettings, values),
         server=_made(ServerSettings, values),
-        log_level=environment.get("AZUREML_LOG_LEVEL", "warning").upper(),
+        log_level=_log_level(environment.get("AZUREML_LOG_LEVEL", "warning")),
         notes=[
             f"{name} has no effect: {NEEDLESS[name]}." for name in NEEDLESS if name in environment
         ],
     )
+
+
+def _log_level(name: str) -> str:
+    if name.upper() not in logging.getLevelNamesMapping():
+        raise SettingsError(
+            f"AZUREML_LOG_LEVEL is {name!r}.", remedy="Try debug, info, warning or error."
+        )
+    return name.upper()
 
 
 def _check_supported(environment: Mapping[str, str]) -> None:

@@ -86,6 +86,7 @@ async def test_what_the_server_refuses_keeps_its_status_and_its_words(llm, out):
         (line("x", method="GET"), "x", "invalid_method"),
         (line("x", url="v1/completions"), "x", "invalid_url"),
         (line("x", url="/v1/completions\n"), "x", "invalid_url"),
+        (line("x", url="//127.0.0.1/admin/drain"), "x", "invalid_url"),
         (line("x", url="/" + "v" * 1500), "x", "invalid_url"),
         (line("x", body=3), "x", "invalid_body"),
         (line("x", body={"prompt": "Hi", "stream": True}), "x", "stream_not_supported"),

@@ -10,7 +10,7 @@ from penstock.server.sse import one_line
 
 _CHUNK_BYTES = 1 << 16
 _MOST_TOLD = 100
-_URL = re.compile(r"/[!-~]{0,1000}")
+_URL = re.compile(r"/(?!/)[!-~]{0,1000}")
 _NUMBERED_ID = re.compile(r"batch_req_([1-9][0-9]{0,17})")
 
 

@@ -1,11 +1,14 @@
 """DeepSpeed-MII's routes and options, against a scripted engine."""
 
+import json
+
 import pytest
 
+from penstock.server.deployments import launching
 from penstock.server.mii.arguments import settings_from_mii
 from penstock.server.mii.parameters import GenerateParams
 from penstock.server.mii.response import Response
-from penstock.vocabulary.errors import InvalidRequest, SettingsError
+from penstock.vocabulary.errors import InvalidRequest, NoSuchServer, SettingsError
 from tests.server.scripted_llm import Script, ScriptedLLM
 from tests.server.serving import client_of, events
 
@@ -206,3 +209,14 @@ def test_arguments_that_mean_something_here_get_our_names():
 def test_arguments_that_we_cannot_honour_are_refused(argument, remedy):
     with pytest.raises(SettingsError, match=remedy):
         settings_from_mii(argument)
+
+
+def test_a_deployment_s_dialects_keep_their_order(monkeypatch, tmp_path):
+    """Where two have the same route, the first one given answers."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    launched = []
+    monkeypatch.setattr(launching, "_launch", lambda launch, log: launched.append(launch))
+    asked = ("tgi", "azureml", "page", "openai", "anthropic")
+    with pytest.raises(NoSuchServer):  # as none was started
+        launching.serve(deployment_name="a", dialects=asked)
+    assert json.loads(launched[0])["server"]["dialects"] == [*asked, "mii"]

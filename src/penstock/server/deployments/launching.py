@@ -43,7 +43,8 @@ def serve(
     engine, front, server = _settings({"model": model_name_or_path, "port": 0, **settings})
     key = secrets.token_urlsafe(32)
     server["api_keys"] = (key, *server.get("api_keys", ()))
-    server["dialects"] = tuple({*server.get("dialects", ServerSettings().dialects), "mii"})
+    asked = server.get("dialects", ServerSettings().dialects)
+    server["dialects"] = tuple(dict.fromkeys((*asked, "mii")))  # in their order, which counts
     server["served_model_name"] = name
     launch = {
         "name": name,

@@ -315,6 +315,7 @@ async def test_what_anthropic_s_clients_send_without_meaning_is_accepted():
         service_tier="auto",
         cache_control={"type": "ephemeral"},
         output_config={"effort": "high"},
+        context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
         stop_sequences=None,
     )
     assert answer["content"]
@@ -349,6 +350,11 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "https://example.org/
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"container": "c"}, "container"),
         ({"output_config": {"effort": "low"}}, "effort"),
+        ({"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}}, "keep"),
+        (
+            {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}},
+            "context_management.edits[0]",
+        ),
         ({"messages": [{"role": "user", "content": "x" * 5000}]}, "prompt is too long: 5"),
     ],
 )

@@ -156,6 +156,20 @@ class OutputConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class KeptThinking(
+    msgspec.Struct, frozen=True, tag="clear_thinking_20251015", forbid_unknown_fields=True
+):
+    """Which earlier thoughts stay in the conversation."""
+
+    keep: Literal["all"]
+
+
+class ContextManagement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to leave out of a conversation. Nothing is left out here."""
+
+    edits: list[KeptThinking] = []
+
+
 class ConversationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of /v1/messages/count_tokens."""
 
@@ -181,6 +195,10 @@ class ConversationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ] = None
     output_config: Annotated[
         OutputConfig | None, Meta(description="What the answer must look like.")
+    ] = None
+    context_management: Annotated[
+        ContextManagement | None,
+        Meta(description="Only what keeps all: nothing is left out of a conversation here."),
     ] = None
     cache_control: Annotated[
         CacheControl,

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from penstock.server.connection import LimitedConnection
-from penstock.server.openai import chat_answer, completion_answer, tokenization
+from penstock.server.openai import chat_answer, completion_answer, completions, tokenization
 from penstock.server.routes import DIALECTS
 from penstock.server.tgi import answer as tgi_answer
 from penstock.server.tgi import tokenize as tgi_tokenize
@@ -213,6 +213,26 @@ async def test_no_more_log_probabilities_may_be_asked_for_than_memory_is_meant_f
         fitting = await client.post(COMPLETIONS, json={**body, "max_tokens": 3, "logprobs": 0,
                                                        "prompt_logprobs": 1})  # fmt: skip
         assert fitting.status_code == 200
+
+
+@pytest.mark.parametrize("options", [{"echo": True, "logprobs": 4}, {"prompt_logprobs": 4}])
+async def test_nor_for_a_prompt_that_is_told_with_each_of_its_completions(llm, options):
+    body = {"prompt": "x" * 5, "max_tokens": 1, **options}
+    async with client_of(llm, max_logprob_entries=104) as client:
+        refused = await client.post(COMPLETIONS, json={**body, "n": 5})
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == "n"
+        assert (await client.post(COMPLETIONS, json={**body, "n": 2})).status_code == 200
+
+
+@pytest.mark.parametrize("prompt", ["x" * 100, [120] * 100])
+@pytest.mark.parametrize("option", ["echo", "return_token_ids"])
+async def test_a_prompt_is_not_repeated_until_the_memory_is_full(
+    monkeypatch, client, prompt, option
+):
+    monkeypatch.setattr(completions, "MOST_REPEATED_BYTES", 1000)
+    body = {"prompt": prompt, option: True}
+    assert (await client.post(COMPLETIONS, json={**body, "n": 11})).status_code == 400
+    assert (await client.post(COMPLETIONS, json={**body, "n": 1})).status_code == 200
 
 
 # -- clients that do not read ------------------------------------------------------------------

@@ -26,6 +26,9 @@ from penstock.server.prompts import fitted
 from penstock.vocabulary.errors import InvalidRequest
 from penstock.vocabulary.sampling_params import SamplingParams
 
+MOST_REPEATED_BYTES = 64 * 1024 * 1024
+"""Of prompts, all the times together that one answer tells them."""
+
 
 async def create(
     front: Front, request: Request, *, defaults: dict[str, Any] | None = None
@@ -41,6 +44,7 @@ async def create(
     is_given = values.get("max_tokens") is not None
     job = await _understood(front, body, params, max_tokens_given=is_given, echo_only=echo_only)
     check_beam_options(body, job.params, values)
+    _check_repeated(job, front.settings.max_logprob_entries)
     if body.use_beam_search:
         _check_no_echo(body)
         width, render = body.best_of or job.n, partial(completion_json, job)
@@ -95,6 +99,33 @@ async def _understood(
         reports_logprobs=params.logprobs is not None,
         reports_prompt_logprobs=params.prompt_logprobs is not None,
     )
+
+
+def _check_repeated(job: CompletionJob, max_logprob_entries: int) -> None:
+    """Whatever is told of a prompt is told with each of its completions: a small request could have
+    an answer that fills the memory.
+    """
+    num_tokens = sum(len(prompt.token_ids) for prompt in job.prompts)
+    num_bytes = 8 * num_tokens if job.returns_token_ids else 0
+    if job.echo:
+        num_bytes += sum(
+            4 * len(each.token_ids) if each.text is None else len(each.text) for each in job.prompts
+        )
+    if job.n * num_bytes > MOST_REPEATED_BYTES:
+        raise InvalidRequest(
+            f"The answer would tell about {num_bytes} bytes of prompts {job.n} times.",
+            param="n",
+            remedy="Ask for fewer completions, or without echo and return_token_ids.",
+        )
+    num_top = job.params.prompt_logprobs
+    count = 0 if num_top is None else job.n * num_tokens * (1 + num_top)
+    if count > max_logprob_entries:
+        raise InvalidRequest(
+            f"The answer may come to {count} log probabilities of prompts, told with each of "
+            f"{job.n} completions; this server allows {max_logprob_entries}.",
+            param="n" if job.n > 1 else "logprobs" if job.echo else "prompt_logprobs",
+            remedy="Ask for fewer completions, or fewer alternatives.",
+        )
 
 
 def _check_no_echo(body: CompletionBody) -> None:

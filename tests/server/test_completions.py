@@ -103,6 +103,23 @@ async def test_a_stop_string_ends_the_text_and_is_named():
     )
 
 
+@pytest.mark.parametrize("tokens_per_step", [1, 9])
+async def test_a_special_token_that_ends_the_text_is_as_little_part_of_it_as_a_stop_string(
+    tokens_per_step,
+):
+    """As in vLLM, whether special tokens are to be seen or not."""
+    script = Script("a<|b|>c<|end|>", tokens_per_step=tokens_per_step)
+    llm = ScriptedLLM(script, special_tokens=("<|b|>",))
+    for options, text in (
+        ({}, "ac"),
+        ({"skip_special_tokens": False}, "a<|b|>c"),
+        ({"skip_special_tokens": False, "include_stop_str_in_output": True}, "a<|b|>c<|end|>"),
+    ):
+        answer = await completion(llm, prompt="a", **options)
+        assert answer["choices"][0]["text"] == text
+        assert answer["usage"]["completion_tokens"] == 4
+
+
 @pytest.mark.parametrize("tokens_per_step", [1, 2, 7])
 async def test_no_stop_string_ends_the_text_before_min_tokens(tokens_per_step):
     """As in vLLM (https://github.com/vllm-project/vllm/pull/22014), and in MII."""

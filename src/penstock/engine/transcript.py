@@ -25,15 +25,24 @@ class _Completion:
         )
         self.has_ended = False
         self._num_to_keep = params.min_tokens  # tokens, whose text ends nothing
+        self._end_marks: frozenset[int] = frozenset()
+        if not (params.skip_special_tokens or params.include_stop_str_in_output):
+            self._end_marks = tokenizer.special_token_ids - shown_token_ids
 
     def add(self, output: Output) -> tuple[str, str | None]:
         """(text to show, the stop string that ended it or None)."""
-        text, stop = self._read(output.token_ids)
+        text, stop = self._read(self._without_end_mark(output))
         if stop is None and output.finish_reason is not None:
             last, stop = self.stop_strings.add(self.detokenizer.finish())
             text += last if stop is not None else last + self.stop_strings.finish()
         self.has_ended = stop is not None or output.finish_reason is not None
         return text, stop
+
+    def _without_end_mark(self, output: Output) -> list[int]:
+        """Its tokens, but for a special one that ends the text: as a stop string, it is no part."""
+        token_ids, has_ended = output.token_ids, output.finish_reason is FinishReason.STOP
+        is_marked = has_ended and token_ids and token_ids[-1] in self._end_marks
+        return token_ids[:-1] if is_marked else token_ids
 
     def _read(self, token_ids: list[int]) -> tuple[str, str | None]:
         if not self._num_to_keep:

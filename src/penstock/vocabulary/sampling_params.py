@@ -140,7 +140,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = None
     skip_special_tokens: Annotated[
         bool,
-        Meta(description="Leave special tokens out of the text."),
+        Meta(
+            description="Leave special tokens out of the text. If not, one that ends the text is "
+            "left out all the same, as a stop string is."
+        ),
     ] = True
     watermark: Annotated[
         Watermark | bool,

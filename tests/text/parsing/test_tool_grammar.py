@@ -174,14 +174,31 @@ def test_python_calls_need_not_be():
     assert not accepts(made.text, "[g(a=x)]")
 
 
-@pytest.mark.parametrize("properties", [{"not a keyword": {}}, ["city"]])
-def test_parameters_that_are_no_keywords_are_refused(properties):
-    tool = CallableTool("f", {"type": "object", "properties": properties}, False)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"not a keyword": {}}},
+        {"properties": ["city"]},
+        {"properties": {"city": {}}, "required": 5},
+    ],
+)
+def test_parameters_that_are_no_keywords_are_refused(schema):
+    tool = CallableTool("f", {"type": "object", **schema}, False)
     with pytest.raises(InvalidRequest, match="parameters of f cannot be written as keyword"):
         grammar(tool, format=PYTHONIC)
 
 
-def test_what_is_required_must_be_a_list():
-    schema = {"type": "object", "properties": {"a": {}}, "required": 5}
-    with pytest.raises(InvalidRequest, match="that f requires are no list"):
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {f"p{number}": {} for number in range(2000)}, "required": ["other"]},
+        {
+            "properties": {f"p{number}": {} for number in range(500)},
+            "required": ["p0"],
+            "$defs": {"a": {"description": "x" * 10_000}},
+        },
+    ],
+)
+def test_a_grammar_that_would_be_far_longer_than_its_schema_is_refused(schema):
+    with pytest.raises(InvalidRequest, match="f has too many or too large parameters"):
         grammar(CallableTool("f", schema, False), format=PYTHONIC)

@@ -9,6 +9,8 @@ from penstock.text.parsing.tool_format import ToolFormat
 from penstock.vocabulary.errors import InvalidRequest
 
 _KEYWORD = re.compile(r"\w+")
+_MOST_CHARS = 500_000
+"""Of one call in Lark, where a schema stands many times; by default engines refuse far less."""
 
 
 class CallableTool(NamedTuple):
@@ -98,21 +100,23 @@ def _python_calls(
 
 
 def _python_call(name: str, schema: dict[str, Any]) -> str:
-    properties = schema.get("properties", {})
-    if not isinstance(properties, dict) or not all(map(_KEYWORD.fullmatch, properties)):
+    properties, required = schema.get("properties", {}), schema.get("required") or []
+    are_objects = isinstance(properties, dict) and isinstance(required, list)
+    if not are_objects or not all(map(_KEYWORD.fullmatch, properties)):
         raise InvalidRequest(
             f"The parameters of {name} cannot be written as keyword arguments.", param="tools"
         )
-    required = schema.get("required") or []
-    if not isinstance(required, list):
-        raise InvalidRequest(f"The parameters that {name} requires are no list.", param="tools")
+    names = {each for each in required if isinstance(each, str)}
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    num_chars = len(json.dumps(properties)) + len(properties) * len(json.dumps(shared))
+    if num_chars * (1 if names & properties.keys() else len(properties)) > _MOST_CHARS:
+        raise InvalidRequest(f"{name} has too many or too large parameters.", param="tools")
     values = {
         key: f"{_quoted(key + '=')} %json {json.dumps({**shared, **_object(value)})}"
         for key, value in properties.items()
     }
-    needed = [values[key] for key in properties if key in required]
-    optional = [values[key] for key in properties if key not in required]
+    needed = [values[key] for key in properties if key in names]
+    optional = [values[key] for key in properties if key not in names]
     return f'{_quoted(name + "(")} {_joined(needed, optional)} ")"'
 
 

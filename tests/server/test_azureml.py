@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from penstock.server.content_safety import texts_in
 from penstock.server.settings import ServerSettings
 from penstock.vocabulary.errors import Overloaded, SettingsError
 from tests.server.scripted_llm import Script, ScriptedLLM
@@ -265,6 +266,13 @@ async def test_what_is_safe_passes_unchanged():
 async def test_what_content_safety_cannot_read_is_refused(body):
     async with azureml(ScriptedLLM(), content_safety=SAFETY) as client:
         assert (await client.post("/completions", json=body)).status_code == 422
+
+
+def test_texts_are_found_however_deep_they_are():
+    value = {"a": ["x", 1, None, {"b": "y"}]}
+    for _ in range(10_000):
+        value = [value]
+    assert texts_in(value) == {"x", "y"}
 
 
 async def test_where_the_check_itself_fails_nothing_passes():

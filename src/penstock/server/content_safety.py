@@ -46,11 +46,14 @@ class ContentSafety:
 
 def texts_in(value: Any) -> set[str]:
     """All strings in decoded JSON, but for the names of fields."""
-    match value:
-        case str():
-            return {value}
-        case dict():
-            return set().union(*map(texts_in, value.values()))
-        case list():
-            return set().union(*map(texts_in, value))
-    return set()
+    found: set[str] = set()
+    rest = [value]
+    while rest:
+        match rest.pop():
+            case str(text):
+                found.add(text)
+            case dict(fields):
+                rest += fields.values()
+            case list(items):
+                rest += items
+    return found

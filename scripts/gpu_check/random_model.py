@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from penstock.engine.engine import Engine
@@ -48,6 +49,7 @@ def random_engine(shape: dict[str, Any], **settings: Any) -> Iterator[Engine]:
     with TemporaryDirectory() as folder:
         directory = Path(folder)
         (directory / "config.json").write_text(json.dumps(shape))
+        save_file({}, directory / "model.safetensors")  # nothing is planned without weights
         prepared = prepare(EngineSettings(**settings), directory, "random")
         plan = {each: getattr(prepared.weights, each) for each in WeightsPlan.__dataclass_fields__}
         engine = load_engine(replace(prepared, weights=RandomWeights(**plan)))

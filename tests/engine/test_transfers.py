@@ -1,5 +1,7 @@
 """What travels to a device in one piece arrives as it was."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +43,11 @@ def test_each_begins_where_a_kernel_likes_it() -> None:
 
 def test_what_one_large_step_sends_is_not_kept_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory, **rest: empty(*size, **rest))
+
+    def unpinned(*size: int, pin_memory: bool = False, **rest: Any) -> torch.Tensor:
+        return empty(*size, **rest)
+
+    monkeypatch.setattr(torch, "empty", unpinned)
     buffer = _Pinned()
     for num_bytes in (1, LARGEST_KEPT - 1, LARGEST_KEPT, 3 * LARGEST_KEPT, 64):
         assert buffer.room(num_bytes).numel() == num_bytes

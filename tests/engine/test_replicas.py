@@ -264,6 +264,11 @@ async def test_an_engine_that_stands_still_for_long_is_replaced():
         pid = stuck.pid
         os.kill(pid, signal.SIGSTOP)
         await until(lambda: stuck.is_ready and stuck.pid != pid)
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        taken = [llm.submit(prompt(number), SHORT) for number in range(2)]
+        assert stuck.load == 1, "the new one takes its turn"
+        assert all(await asyncio.gather(*map(text, taken)))
 
 
 async def test_if_one_cannot_start_all_are_stopped_and_the_reason_is_told(monkeypatch):

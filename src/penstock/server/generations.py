@@ -106,18 +106,22 @@ class Generations:
             )
 
     def _check_logprobs(self, prompts: Sequence[list[int]], params: SamplingParams) -> None:
-        """They are kept until an answer is complete, and take far more memory than its text."""
+        """They are kept until an answer is complete, and take far more memory than its text. Those
+        of a prompt may be told with each of its completions.
+        """
         count = 0
         if params.logprobs is not None:
-            num_tokens = len(prompts) * params.n * (params.max_tokens or 0)
+            num_tokens = len(prompts) * (params.max_tokens or 0)
             count += num_tokens * (1 + params.logprobs)
         if params.prompt_logprobs is not None:
             count += sum(map(len, prompts)) * (1 + params.prompt_logprobs)
+        count *= params.n
         most = self._front.settings.max_logprob_entries
         if count > most:
+            asked = "logprobs" if params.prompt_logprobs is None else "prompt_logprobs"
             raise InvalidRequest(
                 f"The request may come to {count} log probabilities; this server allows {most}.",
-                param="logprobs" if params.prompt_logprobs is None else "prompt_logprobs",
+                param="n" if params.n > 1 else asked,
                 remedy="Ask for fewer alternatives, tokens or completions.",
             )
 

@@ -44,7 +44,7 @@ async def create(
     is_given = values.get("max_tokens") is not None
     job = await _understood(front, body, params, max_tokens_given=is_given, echo_only=echo_only)
     check_beam_options(body, job.params, values)
-    _check_repeated(job, front.settings.max_logprob_entries)
+    _check_repeated(job)
     if body.use_beam_search:
         _check_no_echo(body)
         width, render = body.best_of or job.n, partial(completion_json, job)
@@ -101,7 +101,7 @@ async def _understood(
     )
 
 
-def _check_repeated(job: CompletionJob, max_logprob_entries: int) -> None:
+def _check_repeated(job: CompletionJob) -> None:
     """Whatever is told of a prompt is told with each of its completions: a small request could have
     an answer that fills the memory.
     """
@@ -116,15 +116,6 @@ def _check_repeated(job: CompletionJob, max_logprob_entries: int) -> None:
             f"The answer would tell about {num_bytes} bytes of prompts {job.n} times.",
             param="n",
             remedy="Ask for fewer completions, or without echo and return_token_ids.",
-        )
-    num_top = job.params.prompt_logprobs
-    count = 0 if num_top is None else job.n * num_tokens * (1 + num_top)
-    if count > max_logprob_entries:
-        raise InvalidRequest(
-            f"The answer may come to {count} log probabilities of prompts, told with each of "
-            f"{job.n} completions; this server allows {max_logprob_entries}.",
-            param="n" if job.n > 1 else "logprobs" if job.echo else "prompt_logprobs",
-            remedy="Ask for fewer completions, or fewer alternatives.",
         )
 
 
